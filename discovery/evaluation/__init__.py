@@ -1,0 +1,1 @@
+"""How good an objective is: protocol, tables, statistics, figures."""

@@ -1,0 +1,293 @@
+"""Statistics over search seeds and levels: NumPy and SciPy, no JAX.
+
+Shape legend: ``S`` search seeds, ``L`` levels, ``R`` resamples. Scores are ``[S, L, ...]``: one
+column of levels for each objective that a search of its own found. Everyone is scored on the same
+levels, so a resample draws search seeds and levels apart and takes every drawn seed on every drawn
+level: levels drawn again for each seed would average away the luck of the draw of levels, which
+seeds have in common, and the interval would be too short. The price: where scores vary neither with
+the seed nor with the level but only with their meeting, it is too long, by at most sqrt(3).
+
+A score that is not finite ranks worst, here as in the search: it counts as minus infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.stats import trim_mean
+
+Scores = Float[np.ndarray, "S L *rest"]
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""``[R, S, L, ...] -> [R]``."""
+
+RESAMPLES = 10_000
+FEWEST_SEEDS = 5
+"""Search seeds below which points are shown and no interval is claimed."""
+
+_BLOCK = 2_000_000
+"""Numbers that one block of resamples may hold."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its percentile interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A paired difference, its percentile interval and its two-sided bootstrap p-value."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+
+
+def worst_if_not_finite(scores: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Scores with minus infinity for whatever is not a finite number."""
+    scores = np.asarray(scores, dtype=float)
+    return np.where(np.isfinite(scores), scores, -np.inf)
+
+
+def interquartile_mean(
+    scores: Shaped[np.ndarray, "..."], axis: int | None = None
+) -> Float[np.ndarray, "..."]:
+    r"""Mean of the middle half: a quarter of the scores is cut at each end.
+
+    With :math:`x_{(1)} \le \dots \le x_{(n)}` and :math:`k = \lfloor n / 4 \rfloor`,
+
+    .. math:: \mathrm{IQM} = \frac{1}{n - 2k} \sum_{i = k + 1}^{n - k} x_{(i)}
+
+    Args:
+      scores: any shape.
+      axis: the axis to average over; all of them if ``None``.
+
+    Returns:
+      The mean, without that axis; minus infinity where more than a quarter is not finite.
+
+    Example:
+      >>> float(interquartile_mean(np.array([0.0, 1.0, 2.0, 30.0])))
+      1.5
+    """
+    return np.asarray(trim_mean(worst_if_not_finite(scores), 0.25, axis=axis))
+
+
+def pooled(scores: Float[np.ndarray, "R S L *rest"]) -> Float[np.ndarray, " R"]:
+    """The interquartile mean over everything but resamples: the statistic of one cell."""
+    return interquartile_mean(scores.reshape(len(scores), -1), axis=1)
+
+
+def over_horizons(scores: Float[np.ndarray, "R S L H"]) -> Float[np.ndarray, " R"]:
+    """Mean over horizons of the interquartile mean at each: the primary endpoint."""
+    resamples, horizons = scores.shape[0], scores.shape[-1]
+    return interquartile_mean(scores.reshape(resamples, -1, horizons), axis=1).mean(-1)
+
+
+def interval(
+    scores: Scores,
+    statistic: Statistic = pooled,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """A statistic with its percentile bootstrap interval, over search seeds, then levels.
+
+    Args:
+      scores: ``[S, L, ...]``. With one search seed the interval speaks of levels only.
+      statistic: ``[R, S, L, ...] -> [R]``.
+      confidence: share of intervals that shall hold the truth.
+      resamples: R; computed in blocks, so memory does not grow with it.
+      seed: of the resampling.
+
+    Returns:
+      The statistic of the scores themselves, and the quantiles of its resamples.
+    """
+    scores = _checked(scores)
+    drawn = _resampled([scores], statistic, resamples, seed, paired=True)[0]
+    return Interval(float(statistic(scores[None])[0]), *_quantiles(drawn, confidence))
+
+
+def paired_difference(
+    a: Scores,
+    b: Float[np.ndarray, "Z M *more"],
+    statistic: Statistic = pooled,
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    r"""How far ``a`` is above ``b``, on the same levels.
+
+    The difference of statistics, recomputed on resamples that both share: the same drawn levels
+    and, where both have as many, the same drawn search seeds. The p-value is
+    :math:`2 \min(P(d \le 0), P(d \ge 0))` over resamples, each with one added to its count and to
+    R, at most 1.
+
+    Args:
+      a: ``[S, L, ...]``, search seeds in the order of their task streams.
+      b: ``[S', L, ...]``; if S' is not S, the two are drawn apart.
+      statistic: ``[R, S, L, ...] -> [R]``.
+      confidence: share of intervals that shall hold the truth.
+      resamples: R.
+      seed: of the resampling.
+
+    Returns:
+      Estimate, interval and p-value.
+    """
+    a, b = _checked(a), _checked(b)
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"levels do not pair: {a.shape[1:]} against {b.shape[1:]}")
+    paired = a.shape[0] == b.shape[0]
+    drawn_a, drawn_b = _resampled([a, b], statistic, resamples, seed, paired=paired)
+    drawn = _minus(drawn_a, drawn_b)
+    tail = 1 + min(np.sum(drawn <= 0), np.sum(drawn >= 0))
+    estimate = _minus(statistic(a[None]), statistic(b[None]))[0]
+    return Difference(
+        float(estimate), *_quantiles(drawn, confidence), min(1.0, 2 * float(tail) / (resamples + 1))
+    )
+
+
+def probability_of_improvement(
+    a: Float[np.ndarray, "S L"],
+    b: Float[np.ndarray, "Z M"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    r"""Chance that a search for ``a`` beats one for ``b`` on a level.
+
+    .. math:: \frac{1}{L} \sum_l \frac{1}{S S'} \sum_{i, j}
+        \left( [a_{il} > b_{jl}] + \tfrac{1}{2} [a_{il} = b_{jl}] \right)
+
+    Args:
+      a: scores, search seeds by levels.
+      b: scores of the other on the same levels.
+      confidence: share of intervals that shall hold the truth.
+      resamples: R; search seeds of each side and levels are drawn apart.
+      seed: of the resampling.
+
+    Returns:
+      The probability with its interval, 1/2 where neither is better.
+
+    Example:
+      >>> probability_of_improvement(np.array([[1.0, 0.0]]), np.array([[0.0, 0.0]])).estimate
+      0.75
+    """
+    a, b = _checked(a), _checked(b)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"levels do not pair: {a.shape[1]} against {b.shape[1]}")
+    won = np.where(a[:, None] == b[None], 0.5, (a[:, None] > b[None]).astype(float))
+    rng = np.random.default_rng(seed)
+    # A mean over resampled indices is a product with how often each index was drawn.
+    weights = [rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in won.shape]
+    drawn = np.einsum("ri,rj,rl,ijl->r", *weights, won, optimize=True)
+    return Interval(float(won.mean()), *_quantiles(drawn, confidence))
+
+
+def holm(p: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
+    r"""Holm's step-down correction of K p-values.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (K - j + 1) \, p_{(j)})
+
+    Args:
+      p: p-values in any order.
+
+    Returns:
+      Adjusted p-values in the same order: those at most alpha are significant together at alpha.
+
+    Example:
+      >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+      [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(stepped)
+    return adjusted
+
+
+def performance_profile(
+    scores: Scores,
+    thresholds: Float[np.ndarray, " K"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
+    """Share of runs whose score is above each threshold, with pointwise intervals.
+
+    Args:
+      scores: ``[S, L, ...]``.
+      thresholds: ``[K]``.
+      confidence: share of intervals that shall hold the truth, at each threshold.
+      resamples: R.
+      seed: of the resampling.
+
+    Returns:
+      Shares, their lower and their upper ends, each ``[K]``.
+    """
+    scores = _checked(scores)
+    above = scores[..., None] > np.asarray(thresholds)
+    # [S, L, K]: all a resample needs of whatever else there is.
+    share = above.reshape(*scores.shape[:2], -1, len(thresholds)).mean(axis=2)
+    rng = np.random.default_rng(seed)
+    seeds, levels = (
+        rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n for n in share.shape[:2]
+    )
+    drawn = np.einsum("rs,rl,slk->rk", seeds, levels, share, optimize=True)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return share.mean(axis=(0, 1)), low, high
+
+
+def _checked(scores: np.ndarray) -> np.ndarray:
+    scores = worst_if_not_finite(scores)
+    if scores.ndim < 2 or 0 in scores.shape:
+        raise ValueError(f"scores must be [search seeds, levels, ...], not {scores.shape}")
+    return scores
+
+
+def _resampled(
+    cells: list[np.ndarray], statistic: Statistic, resamples: int, seed: int, *, paired: bool
+) -> list[np.ndarray]:
+    """The statistic of each cell on resamples that the cells share, each ``[R]``."""
+    rng = np.random.default_rng(seed)
+    drawn: list[list[np.ndarray]] = [[] for _ in cells]
+    for size in _blocks(resamples, max(cell.size for cell in cells)):
+        levels = rng.integers(cells[0].shape[1], size=(size, 1, cells[0].shape[1]))
+        seeds = None
+        for cell, found in zip(cells, drawn, strict=True):
+            if seeds is None or not paired:
+                seeds = rng.integers(cell.shape[0], size=(size, cell.shape[0], 1))
+            found.append(statistic(cell[seeds, levels]))
+    return [np.concatenate(found) for found in drawn]
+
+
+def _blocks(resamples: int, cell: int) -> Iterator[int]:
+    """Sizes of blocks of resamples of a cell of so many numbers."""
+    most = max(1, _BLOCK // cell)
+    for start in range(0, resamples, most):
+        yield min(most, resamples - start)
+
+
+def _minus(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Differences, 0 where both are infinitely bad."""
+    with np.errstate(invalid="ignore"):
+        return np.where(a == b, 0.0, a - b)
+
+
+def _quantiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    # Not interpolated where an infinite resample would make a NaN of it.
+    finite = bool(np.all(np.isfinite(drawn)))
+    method: Literal["linear", "nearest"] = "linear" if finite else "nearest"
+    low, high = np.quantile(drawn, [tail, 1 - tail], method=method)
+    return float(low), float(high)

@@ -1,0 +1,150 @@
+"""Many lives at once: groups of similar length, dealt to devices in turn.
+
+A *cohort* is one compiled program that the search, its validation and the evaluation share. Lives
+come sorted by horizon; a group is computed together and lasts as long as its longest life, so lives
+of different length cost what they are. Groups have a fixed size on any number of devices and no
+collective inside, which keeps their results bitwise the same wherever they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from discovery.inner.lifetime import Measure, Outcome, Task, World, live
+
+AXIS = "population"
+"""Name of the one axis that is sharded."""
+
+Candidate: TypeAlias = Callable[[PyTree, Int[Array, ""], Float[Array, ""]], PyTree]
+"""``(source, id, sign) -> theta``; sign 0 is the mean itself."""
+
+
+class Lives(NamedTuple):
+    """Lives to be lived, ``[L]``, sorted by horizon."""
+
+    id: Int[Array, " L"]
+    """Which perturbation of the mean."""
+    sign: Float[Array, " L"]
+    """+1, -1, or 0 for the mean itself."""
+    task: Task
+    """Leaves ``[L, ...]``."""
+    key: Array
+    """``[L]``."""
+
+
+class Cohort(NamedTuple):
+    """A program for up to ``capacity`` lives."""
+
+    run: Callable[[PyTree, Any, Lives, Measure], Outcome]
+    """``(source, hyper, lives [L], measure) -> outcomes [L]``."""
+    capacity: int
+    group: int
+    replicated: NamedSharding
+    """The placement of everything that is not a life."""
+
+
+def largest_divisor(count: int, most: int) -> int:
+    """The largest divisor of ``count`` that is at most ``most``."""
+    return max(d for d in range(1, min(count, most) + 1) if count % d == 0)
+
+
+def population_mesh(groups: int) -> Mesh:
+    """As many devices as share the groups evenly, on one axis."""
+    devices = jax.devices()
+    return Mesh(np.asarray(devices[: largest_divisor(groups, len(devices))]), (AXIS,))
+
+
+def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -> Cohort:
+    """Compile-once program that runs lives in groups over all devices.
+
+    Args:
+      world: who lives where.
+      candidate: how a life's objective is made where it is used.
+      group: lives computed together.
+      capacity: most lives of one call, a multiple of ``group``.
+
+    Returns:
+      The cohort; ``run`` takes any number of lives up to the capacity and costs what they are.
+
+    Raises:
+      ValueError: the capacity is no multiple of the group; from ``run``, the lives do not fit.
+    """
+    if capacity % group:
+        raise ValueError(f"a capacity of {capacity} lives is no multiple of the group {group}")
+    groups = capacity // group
+    mesh = population_mesh(groups)
+    per_device = groups // mesh.size
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def one(source: PyTree, hyper: Any, measure: Measure, life: Lives) -> Outcome:
+        theta = candidate(source, life.id, life.sign)
+        return live(world, theta, hyper, life.task, life.key, measure)
+
+    together = jax.vmap(one, (None, None, None, 0))
+
+    def share(source: PyTree, hyper: Any, measure: Measure, count: Array, mine: Lives) -> Outcome:
+        """The groups of one device, ``[groups, group]``, one after another."""
+
+        def pick(i: Array | int) -> Lives:
+            return jax.tree.map(lambda leaf: leaf[i], mine)
+
+        shapes = jax.eval_shape(lambda: together(source, hyper, measure, pick(0)))
+        blank = jax.tree.map(lambda x: jnp.zeros((per_device, *x.shape), x.dtype), shapes)
+
+        def body(i: Array, done: Outcome) -> Outcome:
+            outcome = together(source, hyper, measure, pick(i))
+            return jax.tree.map(lambda all_, new: all_.at[i].set(new), done, outcome)
+
+        return jax.lax.fori_loop(0, count, body, blank)
+
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    sharded = jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(everywhere, everywhere, everywhere, everywhere, split),
+        out_specs=split,
+        check_vma=False,
+    )
+
+    def deal(leaf: Array) -> Array:
+        """``[L] -> [groups, group]``, group i to device i mod D."""
+        shape = leaf.shape[1:]
+        leaf = leaf.reshape(per_device, mesh.size, group, *shape)
+        return jnp.swapaxes(leaf, 0, 1).reshape(groups, group, *shape)
+
+    def gather(leaf: Array) -> Array:
+        shape = leaf.shape[2:]
+        leaf = leaf.reshape(mesh.size, per_device, group, *shape)
+        return jnp.swapaxes(leaf, 0, 1).reshape(capacity, *shape)
+
+    @jax.jit
+    def program(
+        source: PyTree, hyper: Any, lives: Lives, measure: Measure, count: Array
+    ) -> Outcome:
+        outcome = sharded(source, hyper, measure, count, jax.tree.map(deal, lives))
+        return jax.tree.map(gather, outcome)
+
+    def run(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> Outcome:
+        size = lives.id.shape[0]
+        if not 0 < size <= capacity:
+            raise ValueError(f"{size} lives do not fit a cohort of 1 to {capacity}")
+        # The last life is repeated up to the capacity; groups past the last one are not run.
+        fill = np.minimum(np.arange(capacity), size - 1)
+        full = lives if size == capacity else jax.tree.map(lambda leaf: leaf[fill], lives)
+        # Another placement would be another program.
+        source, hyper, full, measure = jax.device_put((source, hyper, full, measure), replicated)
+        used = -(-size // group)
+        count = np.int32(-(-used // mesh.size))
+        outcome = program(source, hyper, full, measure, count)
+        if size == capacity:
+            return outcome
+        return jax.tree.map(lambda leaf: leaf[:size], outcome)
+
+    return Cohort(run, capacity, group, replicated)

@@ -1,0 +1,220 @@
+"""One agent's life: born, updated until its horizon, scored.
+
+Everything here is about *one* agent; ``cohort.py`` runs many at once. Lives of different horizons
+share one compiled program: the horizon is data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from discovery.inner.rollout import episode_return, rollout
+from envs.base import Environment
+from learned_objectives.base import Experience, Key, Learner, Network, Objective, Report, Time
+from learned_objectives.clock import BASE_STEPS
+
+POINTS = 10
+"""Most points of a life, besides its start, at which an agent can be scored."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What is static about a life: who lives where, under which rule, at which sizes."""
+
+    env: Environment
+    objective: Objective
+    network: Network
+    environments: int
+    """B, parallel environments of one agent."""
+    steps: int
+    """T, steps of one rollout."""
+    episodes: int
+    """E, fresh episodes that score an agent."""
+    bootstrap: bool = True
+    """Keep truncations apart from terminations; else an update sees both as terminations."""
+
+
+class Task(NamedTuple):
+    """Where an agent lives, and how long."""
+
+    level: PyTree
+    horizon: Int[Array, ""]
+    """N, in updates."""
+
+
+class Life(NamedTuple):
+    """One agent in the middle of its life."""
+
+    learner: Learner
+    observation: PyTree
+    """Of its environments, ``[B, ...]``; carried on from update to update."""
+    state: PyTree
+    n: Int[Array, ""]
+    """Updates completed."""
+    key: Key
+    """Root of the randomness of this life."""
+
+
+class Measure(NamedTuple):
+    """When a life is scored; traced, so that asking for more compiles nothing."""
+
+    points: Int[Array, ""]
+    """1: at the end of life only; k > 1: at birth and after each k-th part, ``k <= POINTS``."""
+    modes: Int[Array, ""]
+    """1: sampled actions; 2: greedy ones as well."""
+
+
+class Outcome(NamedTuple):
+    """What is told of a life."""
+
+    returns: Float[Array, "2 points"]
+    """Score by mode (sampled, greedy) at each point; the entry ``points`` is the end of life."""
+    final: Float[Array, " 2"]
+    """Return of the trained agent, by mode."""
+    area: Float[Array, " 2"]
+    """Mean return along the life (trapezoid over n, over N), by mode."""
+    finite: Bool[Array, ""]
+    """Every parameter of the agent and its return are finite."""
+    metrics: dict[str, Float[Array, ""]]
+    """Means over the life of what the updates reported."""
+
+
+def birth(world: World, theta: PyTree, hyper: Any, task: Task, key: Key) -> Life:
+    """An agent with fresh parameters in freshly reset environments; consumes ``key``."""
+    params_key, reset_key, life_key = jax.random.split(key, 3)
+    params = world.network.init(params_key)
+    observation, state = jax.vmap(world.env.reset, (0, None))(
+        jax.random.split(reset_key, world.environments), task.level
+    )
+    return Life(
+        learner=world.objective.birth(theta, hyper, world.network, params),
+        observation=observation,
+        state=state,
+        n=jnp.zeros((), jnp.int32),
+        key=life_key,
+    )
+
+
+def grow(
+    world: World, theta: PyTree, hyper: Any, task: Task, life: Life
+) -> tuple[Life, Experience, Report]:
+    """One update, whatever the horizon: a rollout, then what the objective makes of it."""
+    act_key, update_key = jax.random.split(jax.random.fold_in(life.key, life.n))
+    observation, state, experience = rollout(
+        world.env,
+        world.network,
+        life.learner.params,
+        task.level,
+        life.observation,
+        life.state,
+        act_key,
+        world.steps,
+    )
+    if not world.bootstrap:
+        ended = experience.terminated | experience.truncated
+        experience = experience._replace(terminated=ended, truncated=jnp.zeros_like(ended))
+    unit = jnp.asarray(world.environments * world.steps / BASE_STEPS, jnp.float32)
+    learner, report = world.objective.update(
+        theta,
+        hyper,
+        world.network,
+        life.learner,
+        experience,
+        Time(n=life.n, N=task.horizon, unit=unit),
+        update_key,
+    )
+    return Life(learner, observation, state, life.n + 1, life.key), experience, report
+
+
+def advance(
+    world: World, theta: PyTree, hyper: Any, task: Task, life: Life
+) -> tuple[Life, Experience, Report]:
+    """One update of a living agent; a life past its horizon stays as it is.
+
+    The experience and the report of a finished life are of an update that did not take place:
+    callers mask them by ``life.n < task.horizon``.
+    """
+    grown, experience, report = grow(world, theta, hyper, task, life)
+    alive = life.n < task.horizon
+    kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), grown, life)
+    return kept, experience, report
+
+
+def live(
+    world: World, theta: PyTree, hyper: Any, task: Task, key: Key, measure: Measure
+) -> Outcome:
+    """A whole life, scored on fresh episodes.
+
+    Under ``vmap`` the loop runs to the longest horizon of the batch, and a life past its own is
+    frozen; so a batch should hold lives of similar length.
+
+    Args:
+      world: who lives where.
+      theta: the objective's parameters.
+      hyper: numbers of the agent's updates.
+      task: level and horizon.
+      key: consumed; two lives with one key share every random number.
+      measure: when to score; ``points`` is traced, so more than ``POINTS`` are not refused here.
+
+    Returns:
+      The outcome.
+    """
+    birth_key, score_key = jax.random.split(key)
+    life = birth(world, theta, hyper, task, birth_key)
+    zero = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(lambda: grow(world, theta, hyper, task, life)[2].metrics),
+    )
+
+    def update(carry: tuple[Life, Any]) -> tuple[Life, Any]:
+        life, sums = carry
+        life, _, report = grow(world, theta, hyper, task, life)
+        return life, jax.tree.map(jnp.add, sums, report.metrics)
+
+    def score(life: Life, point: Array) -> Float[Array, " 2"]:
+        def mode(greedy: Array, scores: Array) -> Array:
+            value = episode_return(
+                world.env,
+                world.network,
+                life.learner.params,
+                task.level,
+                # Counted from the end: the last episodes are the same however many points.
+                jax.random.fold_in(score_key, measure.points - point),
+                world.episodes,
+                greedy > 0,
+            )
+            return scores.at[greedy].set(value)
+
+        return jax.lax.fori_loop(0, measure.modes, mode, jnp.full(2, jnp.nan))
+
+    def part(point: Array, carry: Any) -> Any:
+        life, sums, returns, times = carry
+        until = jnp.round(point * task.horizon / measure.points).astype(jnp.int32)
+        life, sums = jax.lax.while_loop(lambda carry: carry[0].n < until, update, (life, sums))
+        returns = returns.at[:, point].set(score(life, point))
+        return life, sums, returns, times.at[point].set(life.n)
+
+    first = jnp.where(measure.points > 1, 0, 1)
+    returns = jnp.full((2, POINTS + 1), jnp.nan)
+    times = jnp.zeros(POINTS + 1, jnp.int32)
+    life, sums, returns, times = jax.lax.fori_loop(
+        first, measure.points + 1, part, (life, zero, returns, times)
+    )
+
+    final = returns[:, measure.points]
+    spans = jnp.arange(POINTS) < measure.points
+    trapezoid = (returns[:, 1:] + returns[:, :-1]) / 2 * jnp.diff(times)
+    area = jnp.sum(jnp.where(spans, trapezoid, 0), axis=1) / task.horizon
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(life.learner.params)]
+    return Outcome(
+        returns=returns,
+        final=final,
+        area=jnp.where(measure.points > 1, area, jnp.nan),
+        finite=jnp.all(jnp.stack([jnp.isfinite(final[0]), *finite])),
+        metrics=jax.tree.map(lambda total: total / task.horizon, sums),
+    )

@@ -1,0 +1,113 @@
+"""From outcomes of lives to scores: fitness, how much of it is luck, and the score of the mean."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from discovery.config import HorizonConfig
+from discovery.inner.cohort import Cohort, Lives
+from discovery.inner.lifetime import POINTS, Measure, Outcome, Task
+from discovery.outer.evolution import home
+from discovery.outer.tasks import spread_horizons
+from envs.base import Environment
+from envs.levels import level_set
+
+
+def measure(kind: str) -> Measure:
+    """When a life is scored for a fitness, ``final`` or ``area``; always by sampled actions."""
+    points = POINTS if kind == "area" else 1
+    return Measure(points=jnp.int32(points), modes=jnp.int32(1))
+
+
+def lived(cohort: Cohort, source: PyTree, hyper: Any, lives: Lives, kind: str) -> Outcome:
+    """Outcomes of lives, scored for a fitness, on one device: sums are then taken in one order."""
+    return jax.device_put(cohort.run(source, hyper, lives, measure(kind)), home())
+
+
+def fitness(outcome: Outcome, kind: str) -> Float[Array, " L"]:
+    """What the search maximises; NaN for an agent that is not finite.
+
+    Args:
+      outcome: of lives, leaves ``[L, ...]``.
+      kind: ``final``, the return at the end of life, or ``area``, its mean along the life.
+
+    Returns:
+      Scores in units of return, ``[L]``.
+    """
+    score = outcome.area[:, 0] if kind == "area" else outcome.final[:, 0]
+    return jnp.where(outcome.finite, score, jnp.nan)
+
+
+def correlation(first: Float[Array, " M"], second: Float[Array, " M"]) -> Float[Array, ""]:
+    """Pearson correlation where both are finite; 0 if one of them does not vary."""
+    ok = jnp.isfinite(first) & jnp.isfinite(second)
+    count = jnp.maximum(ok.sum(), 1)
+    a, b = (jnp.where(ok, x, 0) for x in (first, second))
+    a, b = (jnp.where(ok, x - x.sum() / count, 0) for x in (a, b))
+    scale = jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
+    return jnp.where(scale > 0, jnp.sum(a * b) / jnp.where(scale > 0, scale, 1), 0.0)
+
+
+@jax.jit
+def signal(first: Float[Array, " L"], second: Float[Array, " L"]) -> Float[Array, ""]:
+    """Correlation of the pairs' differences over two random streams: 0 is luck alone."""
+    differences = (s.reshape(-1, 2)[:, 0] - s.reshape(-1, 2)[:, 1] for s in (first, second))
+    return correlation(*differences)
+
+
+def make_validation(
+    env: Environment, law: HorizonConfig, count: int, cohort: Cohort, hyper: Any
+) -> Callable[[PyTree], dict[str, Array]]:
+    """The score of one theta on fixed held-out tasks, by the search's own program.
+
+    Levels are the first of the stream ``validation``, horizons are spread over the search's law,
+    and the random numbers of a life depend on its index alone: two searches compare in pairs.
+
+    Args:
+      env: of the search.
+      law: of its horizons.
+      count: number of tasks.
+      cohort: of the search.
+      hyper: numbers of the agents' updates.
+
+    Returns:
+      ``source -> scores``: the mean final return by sampled actions over all tasks, and over their
+      short, middle and long third; NaN if an agent is not finite. The tasks are made when needed.
+    """
+
+    @functools.cache
+    def lives() -> Lives:
+        root = jax.random.key(zlib.crc32(b"validation lives"))
+        return Lives(
+            id=jnp.zeros(count, jnp.int32),
+            sign=jnp.zeros(count, jnp.float32),
+            task=Task(level_set(env, "validation", count).levels, spread_horizons(law, count)),
+            key=jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count)),
+        )
+
+    def validate(source: PyTree) -> dict[str, Array]:
+        pieces = []
+        for start in range(0, count, cohort.capacity):
+            chosen = slice(start, start + cohort.capacity)
+            part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], lives())
+            outcome = lived(cohort, source, hyper, part, "final")
+            pieces.append(fitness(outcome, "final"))
+        return _by_horizon(pieces)
+
+    return validate
+
+
+@jax.jit
+def _by_horizon(pieces: list[Array]) -> dict[str, Array]:
+    score = jnp.concatenate(pieces)
+    thirds = jnp.array_split(score, 3) if score.size >= 3 else [score] * 3
+    names = ("validation_short", "validation_middle", "validation_long")
+    means = {name: third.mean() for name, third in zip(names, thirds, strict=True)}
+    return {"validation": score.mean(), **means}

@@ -1,0 +1,154 @@
+"""The main job on a laptop: evolve an objective and its horizon-blind twin, compare them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from discovery.config import Config, preset
+from discovery.evaluation import figures, horizons, table
+from discovery.outer.search import Search, make_search
+from discovery.requests import QuickstartConfig
+from discovery.runs.run import Run, evolve
+from learned_objectives.library import Saved, load
+
+HORIZONS = (2, 5, 10, 20, 40, 80, 160)
+"""Inside the trained range, 5 to 80, and outside it on both sides."""
+OURS, TWIN, BORN, RIVAL, NOTHING = "TA-LPG", "LPG (blind twin)", "untrained", "A2C", "random"
+
+
+def quickstart(
+    request: QuickstartConfig, report: Callable[[Any], None] = print
+) -> list[table.Comparison]:
+    """Evolve TA-LPG, evolve its horizon-blind twin with the same budget, and compare both.
+
+    Beside them stand the objective as it was before the search, a policy that never learns, and
+    A2C at rates tuned for this size of life. All meet the same held-out levels and random numbers
+    at horizons inside and outside the trained range.
+
+    Args:
+      request: see its fields.
+      report: told what happens, a line at a time.
+
+    Returns:
+      How TA-LPG compares with each of the others, by horizon.
+    """
+    began = time.monotonic()
+    config = preset("quickstart")
+    config = replace(
+        config, seed=request.seed, generations=request.generations or config.generations
+    )
+    folder = Path(request.out)
+    runs = []
+    shared: dict[str, Search] = {}
+    for title, name, gate in (
+        ("1. TA-LPG, which sees its clock", "ta-lpg", 1.0),
+        ("2. its horizon-blind twin: the same, its clock times zero", "lpg", 0.0),
+    ):
+        report(f"\n{title}")
+        this = replace(config, objective=replace(config.objective, clock_gate=gate))
+        runs.append(_search(this, folder / name, request, began, shared))
+        if runs[-1].stopped:
+            report("stopped before the comparison; the same command goes on from here")
+            return []
+
+    report("\n3. the comparison, on held-out levels")
+    rows = _compare(config, runs, shared["ta-lpg"], request.levels, folder, report)
+    sampled = [row for row in rows if row.actions == "sampled"]
+    summaries = table.summary(sampled)
+    report(table.render(summaries))
+    others = (TWIN, BORN, RIVAL, NOTHING)
+    comparisons = [c for other in others for c in table.compare(sampled, OURS, other)]
+    report(table.render_comparisons(comparisons))
+    figure = figures.horizon_curve(
+        summaries,
+        trained=(config.horizon.shortest, config.horizon.longest),
+        title=(
+            f"{request.levels:,} held-out levels, {config.generations} generations, "
+            f"seed {config.seed}"
+        ),
+    )
+    picture, _ = figures.save(figure, folder / "figures" / "horizons")
+    report(f"\n{time.monotonic() - began:.0f} s in all. Where to look:")
+    report(f"  figure      {picture}")
+    report(f"  table       {folder / 'evaluation.csv'}")
+    report(f"  run folders {runs[0].folder}, {runs[1].folder}")
+    report(f"  next        kairos inspect {runs[0].folder}")
+    return comparisons
+
+
+def _search(
+    config: Config,
+    folder: Path,
+    request: QuickstartConfig,
+    began: float,
+    shared: dict[str, Search],
+) -> Run:
+    """Run a search, or go on with one that was stopped."""
+
+    def make(config: Config) -> Search:
+        shared[folder.name] = make_search(config)
+        return shared[folder.name]
+
+    left = None
+    if request.max_minutes is not None:
+        left = max(request.max_minutes - (time.monotonic() - began) / 60, 0.01)
+    options: dict[str, Any] = {"max_minutes": left, "cache": True, "make": make}
+    if (folder / "config.json").exists() and not request.overwrite:
+        return evolve(config, resume=folder, **options)
+    return evolve(config, folder, overwrite=request.overwrite, **options)
+
+
+def _compare(
+    config: Config,
+    runs: list[Run],
+    search: Search,
+    count: int,
+    folder: Path,
+    report: Callable[[str], None],
+) -> list[table.Row]:
+    levels = horizons.held_out(config.env, "test", count)
+    report(
+        f"{count:,} levels of {config.env} ({levels.hash}), {levels.redraws} passed over because "
+        "nothing can be told on them"
+    )
+    how = horizons.Setting(config.agent, config.life, config.rival, "as trained")
+
+    def learned(name: str, run: Run, gate: float, theta: Any) -> horizons.Contestant:
+        """In the program of the search itself, so that nothing is compiled again."""
+        return horizons.Contestant(
+            name,
+            load(run.folder).digest[: horizons.SHORT] if theta is run.theta else "start",
+            search.world,
+            search.cohort,
+            search.still(theta),
+            search.hyper._replace(clock_gate=gate),
+        )
+
+    aware, blind = runs
+    start = search.theta(search.init())
+    contestants = [
+        learned(OURS, aware, 1.0, aware.theta),
+        learned(TWIN, blind, 0.0, blind.theta),
+        learned(BORN, aware, 1.0, start),
+        horizons.enter(_named("a2c", RIVAL), config.env, how),
+        horizons.enter(_named("random", NOTHING), config.env, how),
+    ]
+    return horizons.sweep(
+        contestants,
+        levels,
+        HORIZONS,
+        config.life,
+        out=folder / "evaluation.csv",
+        report=horizons.narrator(report),
+    )
+
+
+def _named(rule: str, name: str) -> Saved:
+    return load(rule)._replace(name=name)
+
+
+__all__ = ["HORIZONS", "quickstart"]

@@ -1,0 +1,160 @@
+"""What a person may ask of the command: a frozen dataclass a verb, every field a flag.
+
+The Python API takes the same objects. No JAX here. Each field is followed by its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from discovery.config import Config
+
+
+@dataclass(frozen=True)
+class ListConfig:
+    """Objectives, environments and presets."""
+
+    preset: str = ""
+    """Print this preset whole; edited and saved as a file, it can be given to --preset."""
+    json: bool = False
+    """Print data instead of a page."""
+
+
+@dataclass(frozen=True)
+class EvolveConfig:
+    """Search for an objective. --preset gives the defaults of all that describes the search."""
+
+    config: Config = field(default_factory=Config)
+    objective: str = ""
+    """Short for --rule."""
+    out: str = ""
+    """Run folder; by default runs/<preset>-<seed>."""
+    overwrite: bool = False
+    """Remove the run that is in the run folder."""
+    resume: str = ""
+    """Run folder to go on with, exactly where it stopped; only --generations may differ."""
+    from_generation: int | None = None
+    """With --resume: go on from this checkpoint instead of the newest."""
+    seeds: str = ""
+    """One run folder a seed, such as 0-4 or 0,3,7."""
+    max_minutes: float | None = None
+    """Save and stop after this time."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files."""
+    wandb: bool = False
+    """Also log to Weights & Biases."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score objectives at several horizons: one tidy table."""
+
+    objectives: tuple[str, ...]
+    """Run folders, shipped or hand-written objectives, or file.py:make."""
+    env: str = "small"
+    """Environment or family of levels, or file.py:make."""
+    horizons: tuple[int, ...] = (5, 10, 25, 50, 100, 250)
+    """Horizons, in updates."""
+    seeds: int = 1
+    """Agents a level and horizon."""
+    levels: int = 64
+    """Levels of the stream."""
+    stream: Literal["validation", "test"] = "test"
+    """Which fixed levels: those for choosing, or those for reporting."""
+    actions: Literal["sampled", "greedy", "both"] = "sampled"
+    """How a trained agent acts when it is scored."""
+    area: bool = False
+    """Also score agents along their lives."""
+    environments: int | None = None
+    """Parallel environments of one agent; by default as the first objective was trained."""
+    rollout: int | None = None
+    """Steps of one rollout; by default as the first objective was trained."""
+    group: int = 32
+    """Lives computed together; more: faster, more memory."""
+    out: str = ""
+    """Table, .csv or .parquet; by default evaluation.csv in the first run folder, else here."""
+    max_minutes: float | None = None
+    """Save what is done and stop after this time."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One agent, one life, with a curve."""
+
+    objective: str = "a2c"
+    """Run folder, shipped or hand-written objective, or file.py:make."""
+    env: str = "small"
+    """Environment or family of levels, or file.py:make."""
+    horizon: int = 250
+    """Updates of the life."""
+    seed: int = 0
+    """Root of every random number."""
+    environments: int | None = None
+    """Parallel environments; by default as the objective was trained."""
+    rollout: int | None = None
+    """Steps of one rollout; by default as the objective was trained."""
+    out: str = ""
+    """Folder of curve and figure; by default runs/train-<objective>-<env>-<seed>."""
+    overwrite: bool = False
+    """Write over what is there."""
+    max_minutes: float | None = None
+    """Save and stop after this time."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """What an objective does over a life: pictures."""
+
+    objective: str
+    """Run folder, shipped or hand-written objective, or file.py:make."""
+    env: str = "small"
+    """Environment whose agents are watched."""
+    horizons: tuple[int, ...] = (10, 50, 250)
+    """Horizons, in updates."""
+    levels: int = 16
+    """Levels watched."""
+    seed: int = 0
+    """Root of every random number."""
+    out: str = ""
+    """Folder of the figures; by default figures/ in the run folder, else inspect-<objective>."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+
+
+@dataclass(frozen=True)
+class QuickstartConfig:
+    """The main job on a laptop: evolve an objective and its horizon-blind twin, compare them."""
+
+    out: str = "runs/quickstart"
+    """Folder of everything it makes."""
+    seed: int = 0
+    """Root of every random number."""
+    generations: int | None = None
+    """Generations of each search; by default those of the preset."""
+    levels: int = 256
+    """Held-out levels of the comparison."""
+    overwrite: bool = False
+    """Remove what an earlier quickstart left there."""
+    max_minutes: float | None = None
+    """Save and stop after this time."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Devices, versions, memory, and which `envs` Python finds."""
+
+    preset: str = ""
+    """Also compile this preset and say what memory it takes."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""

@@ -1,0 +1,300 @@
+"""A run folder: begun, reopened, described. No JAX here.
+
+``config.json`` and ``versions.json`` are on disk before JAX is imported, so that a run killed at
+any moment can be gone on with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from discovery import devices
+from discovery.config import Config, ConfigError, check, from_dict, nearest, to_dict
+from discovery.runs import checkpoint
+from learned_objectives.library import ARRAYS, CARD, RULES, write_whole
+
+CONFIG = "config.json"
+VERSIONS = "versions.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+FIGURES = "figures"
+TRACEBACK = "traceback.txt"
+
+_OWN = (
+    CONFIG,
+    VERSIONS,
+    METRICS,
+    CHECKPOINTS,
+    FIGURES,
+    TRACEBACK,
+    ARRAYS,
+    CARD,
+    "evaluation.csv",
+    "report.html",
+    "tensorboard",
+    "wandb",
+    "wandb-id",
+)
+"""What a run writes, and all that ``--overwrite`` removes."""
+
+
+class Reopened(NamedTuple):
+    """A run that is gone on with."""
+
+    config: Config
+    notes: list[str]
+    """Lines that a person should see."""
+
+
+def default(config: Config) -> Path:
+    """Where a run goes if nobody says: ``runs/<preset>-<seed>``."""
+    name = Path(config.preset).stem if config.preset else "search"
+    return Path("runs") / f"{name}-{config.seed}"
+
+
+def check_names(config: Config) -> None:
+    """Refuse an update rule or an environment that is not known, before anything is written.
+
+    Raises:
+      ConfigError: with the nearest known names.
+    """
+    from envs.registry import names
+
+    for name, known, what in (
+        (config.objective.rule, tuple(RULES), "objective"),
+        (config.env, names(), "environment"),
+    ):
+        file = name.rpartition(":")[0]
+        if file.endswith(".py"):
+            if not Path(file).is_file():
+                raise ConfigError(f"{what} {name}: there is no file {file}")
+        elif name not in known:
+            raise ConfigError(nearest(name, known, what))
+
+
+@contextmanager
+def lock(folder: Path) -> Generator[None]:
+    """Keep a run folder to one process; the lock dies with the process.
+
+    Raises:
+      ConfigError: another process is writing there, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process is writing {folder}: wait for it, or stop it"
+            ) from None
+        yield
+
+
+def check_ready(config: Config, folder: Path, overwrite: bool = False) -> None:
+    """Refuse everything that can be refused before a file is written.
+
+    Raises:
+      ConfigError: sizes that do not fit, unknown names, or a folder that holds something.
+    """
+    check(config)
+    check_names(config)
+    free(folder, overwrite)
+
+
+def free(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+      ConfigError: it holds a run and ``overwrite`` is not set, or it holds something else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another --out")
+    if not any(_visible(folder)):
+        return
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"{folder} holds something that is not a run; choose another --out")
+    if not overwrite:
+        raise ConfigError(
+            f"{folder} holds a run: go on with --resume {folder}, "
+            "begin anew with --overwrite, or choose another --out"
+        )
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def begin(folder: Path, config: Config) -> None:
+    """Write what is needed to run it again; a run that is there is removed (see :func:`free`).
+
+    Raises:
+      ConfigError: the folder cannot be written.
+    """
+    try:
+        for name in _OWN:
+            entry = folder / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+        write_json(folder / CONFIG, to_dict(config))
+        write_json(folder / VERSIONS, devices.versions())
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}") from None
+
+
+def abandon(folder: Path) -> None:
+    """Take back :func:`begin`, where a configuration proves impossible before anything ran."""
+    for name in (CONFIG, VERSIONS, ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        return  # it holds something else, or others use it
+
+
+def load_config(folder: Path) -> Config:
+    """The configuration of a run folder.
+
+    Raises:
+      ConfigError: it is not a run folder, or its file is not a configuration.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        raise ConfigError(f"{folder} is not a run: it has no {CONFIG}")
+    return from_dict(read_json(path), source=str(path))
+
+
+def reopen(folder: Path, asked: Config | None, generation: int | None = None) -> Reopened:
+    """The configuration to go on with, and what differs from when the run began.
+
+    Args:
+      folder: of the run.
+      asked: a configuration that may differ in ``generations`` only; ``None`` for the saved one.
+      generation: of the checkpoint to go on from; ``None`` for the newest.
+
+    Raises:
+      ConfigError: another field differs, or there are fewer generations than there were.
+    """
+    saved = load_config(folder)
+    config = asked or saved
+    changed = [name for name in differences(saved, config) if name != "generations"]
+    if changed:
+        raise ConfigError(
+            f"{folder} cannot go on with another {', '.join(changed)}: "
+            "only --generations may change"
+        )
+    check(config)
+    check_names(config)
+    done = checkpoint.latest(folder / CHECKPOINTS) if generation is None else generation
+    if done is not None and config.generations < done:
+        raise ConfigError(
+            f"generations {config.generations} is below the {done} that {folder} has done"
+        )
+    notes = []
+    if config.generations != saved.generations:
+        notes.append(f"generations: {config.generations} instead of {saved.generations}")
+        try:
+            write_json(folder / CONFIG, to_dict(config))
+        except OSError as error:
+            raise ConfigError(f"cannot write {folder}: {error.strerror}") from None
+    return Reopened(config, notes)
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Names of the fields in which two configurations differ, as the command line calls them."""
+    left, right = _flat(to_dict(a)), _flat(to_dict(b))
+    return [name for name in left if left[name] != right[name]]
+
+
+def _flat(data: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in data.items():
+        out |= _flat(value) if isinstance(value, dict) else {name: value}
+    return out
+
+
+def note_machine(folder: Path, generation: int | None) -> list[str]:
+    """Write down versions and devices, and say what differs from when the run began.
+
+    To be called once JAX has its devices.
+
+    Args:
+      folder: of the run.
+      generation: that is gone on from; ``None`` for a fresh run.
+
+    Returns:
+      A line where something differs, else nothing.
+
+    Raises:
+      OSError: the disk is full or read-only.
+    """
+    path = folder / VERSIONS
+    now = devices.versions() | {"devices": devices.describe()}
+    if generation is None or not path.exists():
+        write_json(path, now)
+        return []
+    saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{path} must be an object, not {type(saved).__name__}")
+    sessions = saved.get("resumed")
+    sessions = list(sessions) if isinstance(sessions, list) else []
+    first = {name: value for name, value in saved.items() if name != "resumed"}
+    # Killed before JAX was up, the first session never knew its devices.
+    first.setdefault("devices", now["devices"])
+    last = first
+    for session in sessions:
+        last = last | session if isinstance(session, dict) else last
+    keys = [key for key in {**now, **last} if key != "generation"]
+    other = [key for key in keys if last.get(key) != now.get(key)]
+    if other or "devices" not in saved:
+        if other:
+            sessions.append({"generation": generation} | {key: now.get(key) for key in other})
+        write_json(path, first | ({"resumed": sessions} if sessions else {}))
+    if not other:
+        return []
+    told = ", ".join(f"{key} {now.get(key, 'gone')} (was {last.get(key, 'none')})" for key in other)
+    return [f"differs from before: {told}; bits may differ"]
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replace a file by plain data as JSON that a person can read.
+
+    Raises:
+      OSError: the disk is full or read-only; the old file is untouched.
+    """
+    write_whole(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Plain data from a JSON file.
+
+    Raises:
+      ConfigError: it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+
+
+def words(folder: str | os.PathLike[str], **flags: Any) -> str:
+    """The command that goes on with a run."""
+    more = "".join(f" --{name.replace('_', '-')} {value}" for name, value in flags.items())
+    return f"kairos evolve --resume {shlex.quote(os.fspath(folder))}{more}"

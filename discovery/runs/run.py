@@ -1,0 +1,461 @@
+"""The host loop: step, log, checkpoint, repeat.
+
+One jitted generation at a time; metrics are read one generation behind, so that a device never
+waits for the host. A *chunk* (``log_every`` generations) is only how often the mean is validated
+and a line is written.
+
+JAX is imported once ``config.json`` and ``versions.json`` are on disk.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from discovery import devices
+from discovery.config import Config, ConfigError, to_dict
+from discovery.runs import checkpoint, folders, logs
+from discovery.runs.chunk import numbers, reduced
+from discovery.runs.errors import REFUSALS, CheckpointError, Interrupted, RunError, first_line
+from discovery.runs.memory import needed
+from discovery.runs.stop import Stop, Stopped
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search that has ended or was stopped."""
+
+    folder: Path
+    config: Config
+    generation: int
+    """Generations completed."""
+    stopped: Stopped
+    """What stopped it before its last generation; empty if nothing did."""
+    objective: Any
+    """The rule that was searched over."""
+    theta: Any
+    """Its parameters: the mean of the search, NumPy arrays."""
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``."""
+        return logs.read(self.folder / folders.METRICS)
+
+
+def evolve(
+    config: Config | None = None,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    resume: str | os.PathLike[str] | None = None,
+    from_generation: int | None = None,
+    max_minutes: float | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    console: Console | None = None,
+    devices: int | None = None,
+    cache: bool = False,
+    tensorboard: bool = False,
+    wandb: bool = False,
+    make: Callable[[Config], Any] | None = None,
+) -> Run:
+    """Search for an objective, or go on with a search.
+
+    Args:
+      config: the search; with ``resume`` it may differ from the saved one in ``generations`` only,
+        and ``None`` stands for the saved one.
+      out: run folder, by default ``runs/<preset>-<seed>``.
+      resume: run folder to go on with, exactly where it stopped.
+      from_generation: go on from this checkpoint instead of the newest.
+      max_minutes: save and return after this time.
+      overwrite: remove a run that is in ``out``.
+      quiet: print nothing.
+      console: where to print, by default standard output.
+      devices: virtual CPU devices, by default one a core; only before JAX has started.
+      cache: keep compiled programs in the user's cache folder.
+      tensorboard: also write TensorBoard's event files.
+      wandb: also log to Weights & Biases.
+      make: makes the search, by default ``discovery.outer.search.make_search``.
+
+    Returns:
+      The run; ``objective.safetensors`` is written once its last generation is done.
+
+    Raises:
+      ConfigError: the configuration cannot run, or the folder cannot be used; nothing was started.
+      MissingExtra: an optional package is missing; nothing was started.
+      RunError: the run stopped; the text says why and what is safe.
+
+    Example:
+      >>> from discovery import evolve
+      >>> from discovery.config import preset
+      >>> evolve(preset("smoke"), "runs/mine").metrics[-1]["validation"]  # doctest: +SKIP
+    """
+    began = time.monotonic()
+    if max_minutes is not None and not max_minutes > 0:
+        raise ConfigError(f"max_minutes must be above 0, not {max_minutes}")
+    if tensorboard:
+        logs.require_tensorboard()
+    if wandb:
+        logs.require_wandb()
+    if resume is None:
+        if config is None:
+            raise ConfigError("nothing to search: give a configuration, or a run to go on with")
+        where = Path(out) if out else folders.default(config)
+        folders.check_ready(config, where, overwrite)
+    else:
+        where = Path(resume)
+        if out is not None and Path(out) != where:
+            raise ConfigError(f"a run goes on where it is: leave --out out, or copy {where} first")
+        if not where.is_dir():
+            raise ConfigError(f"there is no run folder {where}")
+    with ExitStack() as stack:
+        screen = stack.enter_context(logs.Screen(quiet, console))
+        stack.enter_context(folders.lock(where))
+        if resume is None:
+            assert config is not None
+            folders.begin(where, config)
+            notes: list[str] = []
+        else:
+            config, notes = folders.reopen(where, config, from_generation)
+        stop = stack.enter_context(Stop(quiet))
+        host = _Host(where, config, screen, stop, resumed=resume is not None)
+        stack.callback(host.close)
+        host.deadline = math.inf if max_minutes is None else began + 60 * max_minutes
+        for note in notes:
+            screen.line(note)
+        try:
+            host.open(make, devices, cache, from_generation)
+        except REFUSALS:
+            if resume is None:
+                folders.abandon(where)
+            raise
+        if tensorboard:
+            host.sinks.append(logs.TensorBoard(where, host.generation))
+        if wandb:
+            host.sinks.append(logs.WeightsAndBiases(where, to_dict(config)))
+        return host.run()
+
+
+class _Host:
+    """One session of a run: what the loop needs between two generations."""
+
+    def __init__(
+        self, where: Path, config: Config, screen: logs.Screen, stop: Stop, resumed: bool
+    ) -> None:
+        self.where = where
+        self.config = config
+        self.screen = screen
+        self.stop = stop
+        self.resumed = resumed
+        self.deadline = math.inf
+        self.sinks: list[logs.Sink] = []
+        self.search: Any = None
+        self.state: Any = None
+        self.generation = 0
+        """Generations whose numbers have been read."""
+        self.sent = 0
+        """Generations begun; ``state`` is what the last of them gives."""
+        self.waiting: deque[Mapping[str, Any]] = deque()
+        """Numbers of generations begun and not read."""
+        self.score: float | None = None
+        self.saved: int | None = None
+        """Generation of the newest checkpoint on disk."""
+        self.pending: list[dict[str, float]] = []
+        """Metrics of the generations of an unfinished chunk."""
+        self.steps = 0.0
+        """Environment steps so far, over all sessions."""
+        self.seconds = 0.0
+        """Wall time of the sessions before this one."""
+        self.began = time.monotonic()
+        self.chunk_began = self.began
+        self.chunk_steps = 0.0
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def open(
+        self,
+        make: Callable[[Config], Any] | None,
+        count: int | None,
+        cache: bool,
+        from_generation: int | None,
+    ) -> None:
+        """Start JAX, make the search, and take the state from disk or from the configuration."""
+        groups = max(1, 2 * self.config.evolution.pairs // self.config.evolution.group)
+        devices.start(count, most=groups, cache=cache)
+        import jax  # only now: the folder says how to begin again
+
+        if make is None:
+            from discovery.outer.search import make_search as make
+        facts = devices.versions()
+        told = ", ".join(f"{name} {facts[name]}" for name in ("kairos-rl", "jax") if name in facts)
+        self.screen.line(f"{told}, Python {facts['python']}; {devices.describe()}; {self.where}")
+        self.guard(self._first_state, make, jax, from_generation)
+
+    def _first_state(
+        self, make: Callable[[Config], Any], jax: Any, from_generation: int | None
+    ) -> None:
+        from discovery.outer.evolution import strongly_typed
+
+        self.search = make(self.config)
+        with self.screen.working("preparing"):
+            self.state = strongly_typed(self.search.init())
+        found = None
+        if self.resumed:
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state
+            )
+            found = self._restore(abstract, from_generation)
+            if found is None:
+                self.screen.line("no complete checkpoint yet: beginning from the configuration")
+        if found is not None:
+            self.state = strongly_typed(found.state)
+            self.generation = self.sent = self.saved = found.generation
+            self.pending = list(found.progress.get("pending", []))
+            self.steps = found.progress.get("steps", 0.0)
+            self.seconds = found.progress.get("seconds", 0.0)
+            for note in found.notes:
+                self.screen.line(note)
+            self.screen.line(f"going on from generation {found.generation}")
+        self._check_memory()
+        for note in folders.note_machine(self.where, self.generation if self.resumed else None):
+            self.screen.line(note)
+        path = self.where / folders.METRICS
+        logs.cut(path, -1 if found is None else self.generation, self.config.log_every)
+        for row in logs.read(path)[-1:]:
+            self.score = row.get("validation")
+        self.sinks.append(logs.Journal(path))
+
+    def _restore(self, abstract: Any, generation: int | None) -> checkpoint.Restored | None:
+        store = self.where / folders.CHECKPOINTS
+        try:
+            found = checkpoint.restore(store, abstract, generation)
+        except CheckpointError as error:
+            older = [g for g in checkpoint.complete(store)[0] if g < (error.generation or 0)]
+            if not older:
+                raise
+            command = folders.words(self.where, from_generation=older[0])
+            raise CheckpointError(
+                f"{error}; to go on from the one before it: {command}", error.generation
+            ) from error
+        if found is not None:
+            found.notes.extend(checkpoint.set_aside(store, found.generation))
+        return found
+
+    def _check_memory(self) -> None:
+        """Say what a generation takes and what there is, before anything is allocated."""
+        free = devices.memory()
+        words = f"memory: {devices.gibibytes(free.available)} free"
+        if getattr(self.search, "memory", None) is None:
+            self.screen.line(words)
+            return
+        with self.screen.working("compiling"):
+            need = needed(self.search, self.state, free)
+        self.screen.line(f"{words}, about {devices.gibibytes(need)} needed")
+        if need > free.available:
+            raise ConfigError(
+                f"a generation needs about {devices.gibibytes(need)} of memory and "
+                f"{devices.gibibytes(free.available)} are free: lower --group "
+                f"(now {self.config.evolution.group})"
+            )
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def run(self) -> Run:
+        """Step to the last generation, or until something stops it."""
+        self.guard(self._loop)
+        if not self.stopped:
+            self.guard(self._finish)
+        self.screen.stop()
+        if self.stopped:
+            self.screen.line(
+                f"saved generation {self.generation}; go on with: {folders.words(self.where)}"
+            )
+        return Run(
+            folder=self.where,
+            config=self.config,
+            generation=self.generation,
+            stopped=self.stopped,
+            objective=self.search.objective,
+            theta=self._theta(),
+        )
+
+    def close(self) -> None:
+        """Close what metrics are written to."""
+        with ExitStack() as stack:
+            for sink in self.sinks:
+                stack.callback(sink.close)
+
+    @property
+    def stopped(self) -> Stopped:
+        """Why the loop ended before the last generation, if it did."""
+        if self.generation >= self.config.generations:
+            return ""
+        if self.stop.reason:
+            return self.stop.reason
+        return "minutes" if time.monotonic() >= self.deadline else ""
+
+    def guard(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Do a piece of work; whatever stops it, a person gets one line and what is safe."""
+        try:
+            work(*arguments)
+        except (RunError, *REFUSALS):
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped at once; {self.safe()}") from None
+        except OSError as error:
+            problem = f"cannot write {self.where}: {first_line(error)}"
+            raise RunError(f"{problem}; {self.safe()}") from error
+        except MemoryError as error:
+            raise RunError(self._out_of_memory(error)) from error
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise RunError(self._out_of_memory(error)) from error
+            raise RunError(
+                f"stopped by {type(error).__name__}: {first_line(error)}; "
+                f"{self._whole(error)}; {self.safe()}"
+            ) from error
+
+    def _whole(self, error: BaseException) -> str:
+        """Where all that is known of an error can be read."""
+        path = self.where / folders.TRACEBACK
+        try:
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError as problem:
+            return f"{path} cannot be written ({first_line(problem)})"
+        return f"the whole of it is in {path}"
+
+    def _out_of_memory(self, error: BaseException) -> str:
+        return (
+            f"out of memory ({first_line(error)}): begin again with a lower --group "
+            f"(now {self.config.evolution.group}); {self.safe()}"
+        )
+
+    def safe(self) -> str:
+        """What is on disk, and how to go on with it."""
+        saved = checkpoint.latest(self.where / folders.CHECKPOINTS)
+        if saved is None:
+            return f"no checkpoint yet; begin again with: {folders.words(self.where)}"
+        return f"generation {saved} is saved; go on with: {folders.words(self.where)}"
+
+    def _loop(self) -> None:
+        total, every = self.config.generations, self.config.log_every
+        with self.screen.working("compiling"):
+            if self.saved is None:
+                first = self._score()
+                self._write({"generation": 0} | first | {"steps": 0, "seconds": self._elapsed()})
+                self.save()
+            if self.sent < total and not self._leaving():
+                self._send()
+        self.screen.start(self.generation, total)
+        self.screen.update(self.generation, self.score)
+        self.chunk_began = time.monotonic()
+        while self.waiting:
+            # While one generation is read the next is on its way, but never across a chunk's end:
+            # what is validated and saved there has been read.
+            if self.sent % every and self.sent < total and not self._leaving():
+                self._send()
+            self._record(self.waiting.popleft())
+            if not self.waiting:
+                if self.generation % every == 0 or self.generation == total:
+                    self._end_chunk()
+                if self.sent < total and not self._leaving():
+                    self._send()
+        if self.pending and self.generation == total and self.saved == total:
+            self._end_chunk()  # killed after the last checkpoint: its line was cut
+        if self.saved != self.generation:
+            self.save()
+
+    def _leaving(self) -> bool:
+        return bool(self.stop.reason) or time.monotonic() >= self.deadline
+
+    def _send(self) -> None:
+        """Begin a generation; returns before its numbers are known."""
+        self.state, metrics = self.search.step(self.state)
+        self.sent += 1
+        self.waiting.append(metrics)
+
+    def _record(self, metrics: Mapping[str, Any]) -> None:
+        """Wait for the numbers of a generation, and refuse one of which nothing is finite."""
+        row = numbers(metrics)
+        self.generation += 1
+        self.pending.append(row)
+        self.steps += row.get("steps", 0.0)
+        self.chunk_steps += row.get("steps", 0.0)
+        if row.get("nonfinite", 0) >= 2 * self.config.evolution.pairs:
+            self._write({"generation": self.generation} | reduced(self.pending))
+            good = self.where / folders.CHECKPOINTS / str(self.saved)
+            raise RunError(
+                f"generation {self.generation}: every score is non-finite; "
+                f"the last good checkpoint is {good}; "
+                "begin again with a lower --sigma or --rate"
+            )
+        self.screen.update(self.generation)
+
+    def _end_chunk(self) -> None:
+        """Validate the mean, write a line, and save where it is time to."""
+        rate = self.chunk_steps / max(time.monotonic() - self.chunk_began, 1e-9)
+        row: dict[str, Any] = {"generation": self.generation}
+        row |= self._score() | reduced(self.pending)
+        row |= {"steps": self.steps, "seconds": self._elapsed(), "steps_per_second": rate}
+        self._write(row)
+        self.screen.update(self.generation, self.score, rate)
+        if self.generation % self.config.log_every == 0:
+            self.pending = []
+        if self.generation % self.config.checkpoint_every == 0:
+            self.save()
+        self.chunk_steps, self.chunk_began = 0.0, time.monotonic()
+
+    def _score(self) -> dict[str, float]:
+        scores = numbers(self.search.validate(self.state))
+        self.score = scores.get("validation", self.score)
+        return scores
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write(row)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.began
+
+    def save(self) -> None:
+        """Write a checkpoint of this generation, and everything told before it."""
+        assert self.sent == self.generation, "a generation begun is not a generation known"
+        for sink in self.sinks:
+            sink.sync()
+        try:
+            checkpoint.save(
+                self.where / folders.CHECKPOINTS,
+                self.generation,
+                self.state,
+                {"pending": self.pending, "steps": self.steps, "seconds": self._elapsed()},
+                keep=self.config.keep_checkpoints,
+            )
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {self.safe()}") from error
+        self.saved = self.generation
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def _theta(self) -> Any:
+        import jax
+
+        return jax.device_get(self.search.theta(self.state))
+
+    def _finish(self) -> None:
+        """Write the objective, its card and the learning curve."""
+        from discovery.runs.ending import write_card, write_figure
+
+        path = write_card(self.where, self.config, self.search.objective, self._theta())
+        figure = write_figure(self.where, self.config)
+        self.screen.stop()
+        self.screen.line(f"objective: {path}")
+        self.screen.line(f"learning curve: {figure}")

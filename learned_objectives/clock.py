@@ -1,0 +1,126 @@
+"""The clock: the only place that knows ``n / N``, ``log N`` and remaining updates.
+
+``n`` updates are done of ``N`` in all. ``t = n / N`` has no unit and runs from 0 to
+``(N - 1) / N``. A logarithm has one: it counts updates of 1,280 environment steps (64 environments
+x 20 steps), so an agent with another batch is told ``N' = N * B * T / 1280`` there, and only there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from learned_objectives.base import Time
+
+BASE_STEPS = 1280
+"""Environment steps of one update of the published agent."""
+
+
+def _fraction(time: Time, dtype: DTypeLike) -> Array:
+    return time.n.astype(dtype) / time.N.astype(dtype)
+
+
+def _log(updates: Array, time: Time, dtype: DTypeLike) -> Array:
+    return jnp.log(updates.astype(dtype) * time.unit.astype(dtype))
+
+
+def _remaining(time: Time) -> Array:
+    """Updates that remain; at least 1, so that a life frozen at its end has finite features."""
+    return jnp.maximum(time.N - time.n, 1)
+
+
+def _scaled_log(time: Time, dtype: DTypeLike) -> Array:
+    """The log of the horizon, in [-1, 1] for N' in [10, 250]."""
+    return (_log(time.N, time, dtype) - log(50)) / log(5)
+
+
+def _constant(time: Time, dtype: DTypeLike) -> tuple[Array, ...]:
+    return jnp.asarray(0.5, dtype), jnp.asarray(log(50), dtype)
+
+
+def _elapsed(time: Time, dtype: DTypeLike) -> tuple[Array, ...]:
+    return (jnp.log1p(time.n.astype(dtype) * time.unit.astype(dtype)) / log(250),)
+
+
+def _raw(time: Time, dtype: DTypeLike) -> tuple[Array, ...]:
+    return time.n.astype(dtype), time.N.astype(dtype)
+
+
+CLOCKS: dict[str, tuple[int, Callable[[Time, DTypeLike], tuple[Array, ...]]]] = {
+    "none": (0, lambda time, dtype: ()),
+    "constant": (2, _constant),
+    "elapsed": (1, _elapsed),
+    "horizon": (1, lambda time, dtype: (_scaled_log(time, dtype),)),
+    "fraction": (1, lambda time, dtype: (_fraction(time, dtype),)),
+    "fraction_log": (2, lambda time, dtype: (_fraction(time, dtype), _log(time.N, time, dtype))),
+    "fraction_scaled": (
+        2,
+        lambda time, dtype: (_fraction(time, dtype), _scaled_log(time, dtype)),
+    ),
+    "remaining": (
+        2,
+        lambda time, dtype: (1 - _fraction(time, dtype), _log(_remaining(time), time, dtype)),
+    ),
+    "raw": (2, _raw),
+    "raw_scaled": (2, lambda time, dtype: tuple(x / 250 for x in _raw(time, dtype))),
+}
+"""Form -> (number of features, what it computes)."""
+
+LOGS = frozenset({"horizon", "fraction_scaled"})
+"""Forms whose scaled log ``clip_log`` can hold in [-1, 1]."""
+
+
+def size(clock: str) -> int:
+    """Number of features of a clock.
+
+    Raises:
+      ValueError: the form is not known.
+    """
+    if clock not in CLOCKS:
+        raise ValueError(f"unknown clock {clock!r}; known: {', '.join(CLOCKS)}")
+    return CLOCKS[clock][0]
+
+
+def features(
+    clock: str, time: Time, dtype: DTypeLike, clip_log: bool = False
+) -> Float[Array, " F"]:
+    r"""What an objective sees of time.
+
+    With :math:`t = n/N`, :math:`N' = N \cdot \text{unit}` and
+    :math:`l = (\ln N' - \ln 50) / \ln 5`:
+    ``none`` nothing; ``constant`` :math:`(1/2, \ln 50)`; ``elapsed``
+    :math:`\ln(1 + n') / \ln 250`; ``horizon`` :math:`l`; ``fraction`` :math:`t`; ``fraction_log``
+    :math:`(t, \ln N')`, the form of the paper; ``fraction_scaled`` :math:`(t, l)`; ``remaining``
+    :math:`(1 - t, \ln(N' - n'))`; ``raw`` :math:`(n, N)`; ``raw_scaled`` :math:`(n, N)/250`.
+
+    Args:
+      clock: one of the forms.
+      time: where the agent stands.
+      dtype: of the result.
+      clip_log: hold ``l`` in [-1, 1], outside the horizons trained on.
+
+    Returns:
+      The features, ``[size(clock)]``.
+
+    Raises:
+      ValueError: the form is not known.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> time = Time(n=jnp.asarray(5), N=jnp.asarray(10), unit=jnp.asarray(1.0))
+      >>> [round(float(x), 3) for x in features("fraction_log", time, jnp.float32)]
+      [0.5, 2.303]
+
+    Source: Discovering Temporally-Aware Reinforcement Learning Algorithms, section 4; the forms
+    other than ``fraction_log`` and ``raw`` are controls of our own.
+    """
+    if not size(clock):
+        return jnp.zeros((0,), dtype)
+    values = list(CLOCKS[clock][1](time, dtype))
+    if clip_log and clock in LOGS:
+        values[-1] = jnp.clip(values[-1], -1, 1)
+    return jnp.stack(values)

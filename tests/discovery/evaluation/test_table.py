@@ -1,0 +1,338 @@
+import csv
+import importlib.util
+import io
+import math
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from rich.console import Console
+
+from discovery.evaluation import statistics, table
+from discovery.evaluation.table import Row, TableError, append, read, summary, write
+
+
+def row(**changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "objective": "ta-lpg",
+        "digest": "d0",
+        "environment": "small",
+        "level_hash": "ab12",
+        "level": 0,
+        "horizon": 10,
+        "steps": 12_800,
+        "seed": 0,
+        "actions": "sampled",
+        "score": 0.5,
+        "normalised": 0.25,
+        "random": 0.1,
+        "optimal": 1.7,
+        "area": 0.3,
+        "episodes": 64,
+        "finite": True,
+        "wall_seconds": 1.5,
+        "versions": "kairos-rl 0.1.0, jax 0.10.2",
+    }
+    return Row(**(values | changes))
+
+
+def sweep(objective: str, gain: float, thetas: int = 1, levels: int = 6) -> list[Row]:
+    """Rows whose normalised score is gain + horizon/1000 + level/100, the same for each theta."""
+    return [
+        row(
+            objective=objective,
+            digest=f"{objective}-{theta}",
+            level=level,
+            horizon=horizon,
+            steps=horizon * 1280,
+            normalised=gain + horizon / 1000 + level / 100,
+        )
+        for theta in range(thetas)
+        for level in range(levels)
+        for horizon in (10, 50)
+    ]
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=8)
+numbers = st.floats(allow_nan=False)
+optional = st.none() | numbers
+rows_of_anything = st.lists(
+    st.builds(
+        row,
+        objective=texts,
+        level=st.integers(-(2**63), 2**63 - 1),
+        score=numbers,
+        normalised=optional,
+        area=optional,
+        wall_seconds=optional,
+        finite=st.booleans(),
+        versions=texts,
+    ),
+    max_size=5,
+)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@given(rows_of_anything)
+def test_round_trip_to_the_last_bit(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row]
+) -> None:
+    path = tmp_path_factory.mktemp("table") / "evaluation.csv"
+    write(path, rows)
+    again = read(path)
+    expected = {(r.objective, r.level): r for r in rows}
+    assert {(r.objective, r.level): r for r in again} == expected
+    assert len(again) == len(expected)
+    for found in again:
+        assert struct.pack("d", found.score) == struct.pack(
+            "d", expected[found.objective, found.level].score
+        )
+    data = path.read_bytes()
+    write(path, again[::-1])
+    assert path.read_bytes() == data
+
+
+def test_not_a_number_and_no_number_differ(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", [row(score=math.nan, normalised=-math.inf, area=None)])
+    (found,) = read(tmp_path / "t.csv")
+    assert math.isnan(found.score)
+    assert found.normalised == -math.inf
+    assert found.area is None
+
+
+def test_file_that_other_people_read(tmp_path: Path) -> None:
+    one = row(objective='of "mine", b', score=np.float32(0.1), level=np.int32(7), finite=np.True_)
+    write(tmp_path / "t.csv", [one])
+    text = (tmp_path / "t.csv").read_text()
+    assert text.splitlines()[0] == ",".join(table.COLUMNS)
+    (found,) = csv.DictReader(io.StringIO(text))
+    assert found["objective"] == 'of "mine", b'
+    assert found["level"] == "7"
+    assert found["finite"] == "true"
+    assert np.float32(found["score"]) == np.float32(0.1)
+    assert read(tmp_path / "t.csv") == [one]
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_append_adds_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "t.csv"
+    append(path, [row(), row(level=2)])
+    append(path, [row(level=1), row(score=9.0)])
+    assert [(r.level, r.score) for r in read(path)] == [(0, 9.0), (1, 0.5), (2, 0.5)]
+
+
+def test_columns_of_somebody_else_are_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write(path, [row()])
+    header, line = path.read_text().splitlines()
+    path.write_text(f"note,{header}\nmine,{line}\n")
+    assert read(path) == [row()]
+    with pytest.raises(TableError, match="column 'note' is not of this table and would be lost"):
+        append(path, [row(level=1)])
+
+
+def test_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: Any) -> None:
+    write(tmp_path / "t.csv", [row()])
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        append(tmp_path / "t.csv", [row(level=1)])
+    assert read(tmp_path / "t.csv") == [row()]
+    assert os.listdir(tmp_path) == ["t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("horizon", "horizont", "expected a column 'horizon', found objective"),
+        (",10,", ",ten,", "line 2: horizon: expected an integer, found 'ten'"),
+        (",0.5,", ",,", "line 2: score: expected a number, found ''"),
+        (",true,", ",yes,", "line 2: finite: expected true or false, found 'yes'"),
+        (",true,", ',true",', "line 2: finite: expected true or false"),
+        ("ta-lpg,", 'ta-lpg,"', "is not CSV"),
+        ("ta-lpg,", "ta-lpg,more,", "line 2: expected as many cells as columns"),
+        (",1.5,v", ",1.5", "line 2: versions: expected text, found ''"),
+    ],
+)
+def test_damaged_table(old: str, new: str, line: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write(path, [row(versions="v")])
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(TableError, match=line):
+        read(path)
+
+
+@given(st.integers(0, 400), st.binary(max_size=5))
+def test_random_damage_is_our_error_or_a_table(
+    tmp_path_factory: pytest.TempPathFactory, at: int, piece: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    write(path, [row(), row(level=1)])
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + piece + data[at + 1 :])
+    try:
+        found = read(path)
+    except TableError as error:
+        assert str(path) in str(error)
+    else:
+        assert all(isinstance(r.score, float) and isinstance(r.level, int) for r in found)
+
+
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"expected a name that ends in \.csv or \.parquet"):
+        write(tmp_path / "t.xlsx", [row()])
+    with pytest.raises(TableError, match="No such file"):
+        read(tmp_path / "none.csv")
+    with pytest.raises(TableError, match="a row needs score"):
+        write(tmp_path / "t.csv", [row(score=None)])
+    with pytest.raises(TableError, match=r"objective must be one line, not 'a\\rb'"):
+        write(tmp_path / "t.csv", [row(objective="a\rb")])
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(TableError, match="expected a column 'objective'"):
+        read(tmp_path / "empty.csv")
+
+
+def test_parquet_without_its_extra_names_it(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TableError, match=r"pip install 'kairos-rl\[parquet\]'"):
+        write(tmp_path / "t.parquet", [row()])
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_round_trip_where_it_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    rows = [row(), row(level=1, normalised=None, score=0.1 + 0.2), row(level=2, finite=False)]
+    if importlib.util.find_spec("pyarrow") is None:
+        with pytest.raises(TableError, match="Parquet needs an extra"):
+            write(path, rows)
+        return
+    write(path, rows[::-1])
+    assert read(path) == rows
+    data = path.read_bytes()
+    append(path, rows[:1])
+    assert path.read_bytes() == data
+    path.write_bytes(data[:-9])
+    with pytest.raises(TableError, match="is not Parquet"):
+        read(path)
+
+
+# --- summaries --------------------------------------------------------------------------------
+
+
+def test_normalise_by_hand() -> None:
+    assert table.normalise(3.0, 1.0, 5.0) == 0.5
+    assert table.normalise(-1.0, 1.0, 5.0) == -0.5
+    assert table.normalise(3.0, None, 5.0) is None
+    assert table.normalise(3.0, 5.0, 5.0) is None
+
+
+def test_area_is_normalised_like_a_score() -> None:
+    assert table.value_of(row(area=0.9), "normalised_area") == pytest.approx(0.5)
+    assert table.value_of(row(area=None), "normalised_area") is None
+    assert table.value_of(row(finite=False), "score") == -math.inf
+
+
+def test_summary_by_hand() -> None:
+    found = summary(sweep("b", 0.1) + sweep("a", 0.5), resamples=200)
+    assert [(s.objective, s.horizon) for s in found] == [("b", 10), ("b", 50), ("a", 10), ("a", 50)]
+    # Levels 0..5: one cut at each end leaves 1, 2, 3, 4, mean 2.5.
+    assert found[0].estimate == pytest.approx(0.1 + 0.010 + 0.025)
+    assert found[3].estimate == pytest.approx(0.5 + 0.050 + 0.025)
+    assert found[0].low < found[0].estimate < found[0].high
+    assert (found[0].n, found[0].search_seeds, found[0].levels) == (6, 1, 6)
+    assert (found[0].value, found[0].steps) == ("normalised", 12_800)
+
+
+def test_summary_of_scores_where_there_are_no_bounds() -> None:
+    rows = [row(normalised=None, random=None, score=float(i), level=i) for i in range(4)]
+    (found,) = summary(rows, resamples=50)
+    assert (found.value, found.estimate) == ("score", 1.5)
+    with pytest.raises(TableError, match="not every row has a normalised value"):
+        summary(rows, "normalised")
+
+
+def test_agents_that_are_not_finite_rank_worst() -> None:
+    rows = [row(level=i, normalised=1.0, finite=i != 0) for i in range(4)]
+    assert summary(rows, resamples=50)[0].estimate == 1.0
+    rows = [row(level=i, normalised=1.0, finite=i > 1) for i in range(4)]
+    assert summary(rows, resamples=50)[0].estimate == -math.inf
+
+
+def test_few_search_seeds_claim_no_interval() -> None:
+    for thetas, claimed in ((1, True), (4, False), (statistics.FEWEST_SEEDS, True)):
+        (found, _) = summary(sweep("a", 0.5, thetas), resamples=50)
+        assert found.search_seeds == thetas
+        assert math.isnan(found.low) is not claimed
+
+
+def test_environments_actions_and_level_sets_stay_apart() -> None:
+    rows = [
+        row(environment=environment, actions=actions, level_hash=levels)
+        for environment in ("small", "mazes")
+        for actions in ("sampled", "greedy")
+        for levels in ("ab", "cd")
+    ]
+    assert len(summary(rows, resamples=10)) == 8
+
+
+def test_unfinished_sweeps_use_what_is_shared() -> None:
+    rows = sweep("a", 0.5, thetas=5)
+    array = table.scores([r for r in rows if r.horizon == 10][:-1])
+    assert array.shape == (5, 5, 1)
+    with pytest.raises(TableError, match="no level and agent seed in common"):
+        table.scores([row(), row(digest="d1", level=1)])
+
+
+def test_compare_by_hand() -> None:
+    rows = sweep("a", 0.5, thetas=5) + sweep("b", 0.1)
+    found = table.compare(rows, "a", "b", resamples=199)
+    assert [f.horizon for f in found] == [10, 50]
+    for entry in found:
+        assert entry.estimate == pytest.approx(0.4)
+        assert entry.low == pytest.approx(0.4, abs=0.01)  # quarters of 30 and of 6 agents
+        assert entry.p == pytest.approx(2 / 200)
+        assert entry.holm == pytest.approx(4 / 200)
+        assert entry.improvement == 1
+    (back, _) = table.compare(rows, "b", "a", resamples=19)
+    assert (back.estimate, back.improvement) == (pytest.approx(-0.4), 0)
+    (few, _) = table.compare(sweep("a", 0.5, 2) + sweep("b", 0.1, 2), "a", "b", resamples=19)
+    assert math.isnan(few.low)
+    assert few.improvement == 1
+
+
+def test_compare_uses_levels_that_both_have() -> None:
+    rows = sweep("a", 0.5, levels=6) + sweep("b", 0.1, levels=3)
+    assert table.compare(rows, "a", "b", resamples=19)[0].estimate == pytest.approx(0.4)
+    with pytest.raises(TableError, match="no rows of 'c'; there are: a, b"):
+        table.compare(rows, "a", "c")
+    apart = [row(objective="a"), row(objective="b", level_hash="other")]
+    with pytest.raises(TableError, match="share no levels"):
+        table.compare(apart, "a", "b")
+
+
+def test_rendered_for_a_console() -> None:
+    rows = sweep("ta-lpg", 0.5) + sweep("a2c", 0.1)
+    rows += [row(environment="[odd]", normalised=None, score=180.94, horizon=1000)]
+    out = Console(file=io.StringIO(), width=80)
+    out.print(table.render(summary(rows, resamples=50)))
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "small: normalised score (0 random, 1 optimal), sampled actions" in text
+    assert ".53" in text or ".54" in text
+    assert "[.5" in text
+    assert "updates of 1,280 environment steps" in text
+    assert "interquartile mean of 6 agents a" in " ".join(text.split())
+    assert "[odd]: return" in text
+    assert "180.9" in text
+    assert "of 1 agent a cell" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80

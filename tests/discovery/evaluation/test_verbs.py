@@ -1,0 +1,136 @@
+"""``train``, ``inspect`` and ``quickstart``: what they leave, and that it is right."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from discovery import quickstart as quick
+from discovery import train
+from discovery.config import ConfigError, LifeConfig, RivalConfig, preset, to_dict
+from discovery.evaluation import horizons, inspection
+from discovery.evaluation.training import PARTS
+from discovery.requests import InspectConfig, QuickstartConfig, TrainConfig
+from learned_objectives.library import load, make_rule, save
+
+LIFE = LifeConfig(environments=2, rollout=4, evaluation_environments=4)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an objective that depends on its clock."""
+    folder = tmp_path_factory.mktemp("runs") / "aware"
+    rule = make_rule("lpg", width=4, predictions=2, embedding=2)
+    theta = jax.tree.map(lambda x: 3 * x, rule.init(jax.random.key(1)))
+    config = replace(preset("smoke"), env="chain", life=LIFE)
+    save(folder, rule, theta, {"config": to_dict(config)})
+    return folder
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    with path.open() as file:
+        return [{k: float(v) for k, v in line.items()} for line in csv.DictReader(file)]
+
+
+def test_training_leaves_a_curve(tmp_path: Path) -> None:
+    said: list[str] = []
+    request = TrainConfig(
+        "a2c", env="chain", horizon=60, environments=16, rollout=10, out=str(tmp_path / "t")
+    )
+    trained = train(request, said.append)
+    lines = read(tmp_path / "t" / "curve.csv")
+    assert [line["update"] for line in lines] == trained.curve.updates.tolist()
+    assert lines[0]["update"] == 0 and lines[-1]["update"] == 60
+    assert len(lines) == PARTS + 1
+    assert lines[-1]["steps"] == 60 * 16 * 10
+    assert np.isnan(lines[0]["entropy"]) and np.isfinite(lines[-1]["entropy"])
+    assert (tmp_path / "t" / "curve.png").stat().st_size > 10_000
+    # It learned: the end of its life is better than the beginning, and nearly certain of it.
+    assert lines[-1]["sampled"] > lines[0]["sampled"]
+    assert lines[-1]["entropy"] < lines[1]["entropy"]
+    with pytest.raises(ConfigError, match="holds a curve already"):
+        train(request, said.append)
+    assert np.array_equal(
+        train(replace(request, overwrite=True), said.append).curve.sampled, trained.curve.sampled
+    )
+
+
+def test_training_stops_in_time(tmp_path: Path) -> None:
+    said: list[str] = []
+    request = TrainConfig(
+        "random", env="chain", horizon=10, environments=1, rollout=2, out=str(tmp_path / "t")
+    )
+    trained = train(replace(request, max_minutes=0.0), said.append)
+    assert trained.curve.updates.tolist() == [0]
+    assert any("stopped after 0 of 10" in line for line in said)
+
+
+def test_what_an_objective_says(run: Path) -> None:
+    """The response comes from the objective's own words, clock included."""
+    how = horizons.Setting(preset("smoke").agent, LIFE, RivalConfig(), "a test")
+    who = horizons.enter(load(str(run)), "chain", how)
+    said = inspection.respond(who.world, who.source, who.hyper, 8).pi_hat
+    shape = (len(inspection.SHARES), len(inspection.REWARDS), len(inspection.PROBABILITIES))
+    assert said.shape == shape
+    assert np.ptp(said, axis=0).max() > 1e-3, "the clock"
+    assert np.ptp(said, axis=1).max() > 1e-3, "the reward"
+    assert np.ptp(said, axis=2).max() > 1e-3, "the probability"
+    blind = inspection.respond(who.world, who.source, who.hyper._replace(clock_gate=0.0), 8)
+    assert np.ptp(blind.pi_hat, axis=0).max() == 0
+    rival = horizons.enter(load("a2c"), "chain", how)
+    words = inspection.respond(rival.world, (), rival.hyper, 8).pi_hat
+    assert (np.diff(words, axis=1) <= 1e-5).all(), "more reward, more of it"
+    assert np.ptp(words, axis=0).max() == 0
+
+
+def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
+    said: list[str] = []
+    pictures = inspection.inspect(
+        InspectConfig(str(run), env="chain", horizons=(2, 5), levels=3), said.append
+    )
+    assert {p.name for p in pictures} == {
+        "response.png",
+        "entropies.png",
+        "changes.png",
+        "rewards.png",
+    }
+    assert all(p.parent == run / "figures" for p in pictures)
+    lives = read(run / "figures" / "lives.csv")
+    assert [(line["horizon"], line["update"]) for line in lives] == [
+        (n, u) for n in (2, 5) for u in range(n)
+    ]
+    assert lives[0]["entropy"] == pytest.approx(np.log(2), rel=1e-5), "a table is born uniform"
+    assert all(line["change"] >= -1e-6 for line in lives)
+    assert any("parameters, trained in chain" in line for line in said)
+
+
+def test_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two searches, one comparison, a figure; stopped, it goes on; done, it is quick."""
+    smoke = preset("smoke")
+    tiny = replace(
+        smoke,
+        preset="quickstart",
+        env="chain",
+        generations=2,
+        life=LIFE,
+        evolution=replace(smoke.evolution, pairs=4),
+    )
+    monkeypatch.setattr(quick, "preset", lambda name: tiny)
+    monkeypatch.setattr(quick, "HORIZONS", (1, 3))
+    said: list[object] = []
+    request = QuickstartConfig(out=str(tmp_path / "q"), levels=8)
+    assert quick.quickstart(replace(request, max_minutes=0.0), said.append) == []
+    comparisons = quick.quickstart(request, said.append)
+    assert {(c.second, c.horizon) for c in comparisons} == {
+        (name, n) for name in (quick.TWIN, quick.BORN, quick.RIVAL, quick.NOTHING) for n in (1, 3)
+    }
+    # Zeros say nothing, so the untrained objective leaves the policy as it was born.
+    by_name = {c.second: c.estimate for c in comparisons if c.horizon == 3}
+    assert by_name[quick.BORN] == pytest.approx(by_name[quick.NOTHING])
+    assert (tmp_path / "q" / "figures" / "horizons.png").stat().st_size > 10_000
+    blind = load(str(tmp_path / "q" / "lpg"))
+    assert getattr(blind.objective, "clock", None) == "none", "a twin is saved without a clock"
+    assert quick.quickstart(request, said.append) == comparisons

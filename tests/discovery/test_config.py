@@ -1,0 +1,216 @@
+"""Configurations: one thing on the command line, in Python and on disk."""
+
+import dataclasses
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovery.config import (
+    PRESETS,
+    Config,
+    ConfigError,
+    check,
+    from_dict,
+    from_json,
+    nearest,
+    preset,
+    to_dict,
+    to_json,
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_run_and_come_back_from_json(name: str) -> None:
+    config = preset(name)
+    assert config.preset == name
+    check(config)
+    assert from_json(to_json(config)) == config
+    assert from_dict(to_dict(config)) == config
+
+
+def test_a_preset_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(to_json(replace(preset("smoke"), seed=7)))
+    assert preset(str(path)).seed == 7
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.json: No such file"):
+        preset(str(tmp_path / "none.json"))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="cannot read"):
+        preset(str(path))
+
+
+def test_missing_fields_keep_their_defaults() -> None:
+    assert from_dict({"objective": {"width": 8}}) == replace(
+        Config(), objective=replace(Config().objective, width=8)
+    )
+    assert from_dict({"evolution": {"sigma": 1}}).evolution.sigma == 1.0
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"sede": 1}, "unknown field of configuration 'sede'; did you mean seed"),
+        (
+            {"objective": {"with": 1}},
+            "unknown field of configuration.objective 'with'; did you mean",
+        ),
+        ({"seed": "1"}, "configuration.seed must be a int, not '1'"),
+        ({"seed": True}, "configuration.seed must be a int, not True"),
+        ({"evolution": {"sigma": "x"}}, "configuration.evolution.sigma must be a float, not 'x'"),
+        (
+            {"agent": {"network": "tabel"}},
+            "unknown configuration.agent.network 'tabel'; did you mean",
+        ),
+        ({"agent": {"hidden": 3}}, "configuration.agent.hidden must be a list, not 3"),
+        ({"agent": {"hidden": [3, "x"]}}, "configuration.agent.hidden[1] must be a int, not 'x'"),
+        ({"life": []}, "configuration.life must be an object, not list"),
+        ([], "configuration must be an object, not list"),
+    ],
+)
+def test_what_is_wrong_is_named(data: Any, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict(data)
+    assert str(caught.value).startswith(line)
+
+
+NAMES = sorted(
+    {"unknown"}
+    | {field.name for field in dataclasses.fields(Config)}
+    | {
+        field.name
+        for section in dataclasses.fields(Config)
+        if dataclasses.is_dataclass(getattr(Config(), section.name))
+        for field in dataclasses.fields(getattr(Config(), section.name))
+    }
+)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 200)
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "table", "paired", "final", "zero", "small"])
+    | st.text(max_size=5)
+)
+DATA = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6)
+    ),
+    max_leaves=12,
+)
+
+
+def sound(data: Any) -> Config | None:
+    """A configuration, or none where it was refused: nothing else may happen."""
+    try:
+        return from_dict(data)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+@given(DATA)
+def test_any_data_is_a_configuration_or_refused(data: Any) -> None:
+    config = sound(data)
+    if config is not None:
+        again = from_dict(json.loads(to_json(config)))
+        # NaN is not equal to itself, and JSON text is.
+        assert to_json(again) == to_json(config)
+
+
+@given(st.text(max_size=40) | st.binary(max_size=40).map(lambda b: b.decode("latin-1")))
+def test_any_text_is_a_configuration_or_refused(text: str) -> None:
+    try:
+        assert isinstance(from_json(text), Config)
+    except ConfigError as error:
+        assert str(error)
+
+
+def test_deep_nonsense_is_refused() -> None:
+    with pytest.raises(ConfigError, match="configuration is not JSON"):
+        from_json("[" * 100_000)
+
+
+SIZES = st.integers(-3, 300)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "generations": SIZES,
+            "log_every": SIZES,
+            "checkpoint_every": SIZES,
+            "evolution": st.fixed_dictionaries({}, optional={"pairs": SIZES, "group": SIZES}),
+            "horizon": st.fixed_dictionaries({}, optional={"shortest": SIZES, "longest": SIZES}),
+        },
+    )
+)
+def test_sizes_fit_or_are_refused(data: dict[str, Any]) -> None:
+    config = from_dict(data)
+    try:
+        check(config)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return
+    assert (2 * config.evolution.pairs) % config.evolution.group == 0
+    assert config.checkpoint_every % config.log_every == 0
+    assert 1 <= config.horizon.shortest <= config.horizon.longest
+
+
+def changed(**sections: Any) -> Config:
+    """The smoke preset with some fields of its sections changed."""
+    config = preset("smoke")
+    for name, value in sections.items():
+        old = getattr(config, name)
+        new = replace(old, **value) if isinstance(value, dict) else value
+        config = replace(config, **{name: new})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("sections", "line"),
+    [
+        ({"evolution": {"pairs": 0}}, "pairs must be at least 1, not 0"),
+        ({"evolution": {"group": 5}}, "group 5 must be even (whole pairs): try 6"),
+        ({"evolution": {"group": 6}}, "group 6 does not divide the population 16: try 4"),
+        (
+            {"evolution": {"pairs": 5, "group": 4}},
+            "group 4 does not divide the population 10: try 2",
+        ),
+        (
+            {"log_every": 3, "checkpoint_every": 10},
+            "checkpoint_every 10 is no multiple of log_every",
+        ),
+        ({"horizon": {"shortest": 9}}, "longest horizon 8 is below the shortest, 9"),
+        ({"objective": {"clock": "fractoin"}}, "unknown clock 'fractoin'; did you mean fraction"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"evolution": {"sigma": 0.0}}, "sigma must be above 0, not 0.0"),
+        ({"evolution": {"sigma": math.nan}}, "sigma must be above 0, not nan"),
+        ({"agent": {"policy_rate": -1.0}}, "policy_rate must be a finite number from 0, not -1.0"),
+    ],
+)
+def test_sizes_that_do_not_fit_name_the_nearest_that_do(
+    sections: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(changed(**sections))
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("quickstrat", "unknown preset 'quickstrat'; did you mean quickstart?"),
+        ("zzzzzzz", "unknown preset 'zzzzzzz'; known: a, quickstart"),
+    ],
+)
+def test_nearest_names(name: str, line: str) -> None:
+    assert nearest(name, ["quickstart", "a"], "preset") == line
