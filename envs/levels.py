@@ -291,6 +291,9 @@ def level_set(environment: Environment, stream: str, count: int, min_gap: float 
     root = jax.random.key(zlib.crc32(stream.encode()))
     sample, returns_of = _batched(environment.sample_level, environment.bounds)
     choosy = returns_of is not None and stream != "train"
+    # Batches of one size, so that one compilation serves them all, and small, since the last one
+    # is often drawn for a few levels.
+    size = min(count, 64)
     kept: list[PyTree] = []
     drawn = passed = 0
     while passed < count:
@@ -298,16 +301,16 @@ def level_set(environment: Environment, stream: str, count: int, min_gap: float 
             raise ValueError(
                 f"{environment.spec.name}: {passed} of {drawn} levels have a gap of {min_gap}"
             )
-        # Batches have one size, so that one compilation serves them all.
-        levels = sample(root, jnp.arange(drawn, drawn + count))
-        returns, good = None, np.arange(count)
+        levels = sample(root, jnp.arange(drawn, drawn + size))
+        returns, good = None, np.arange(size)
         if choosy:
             returns = returns_of(levels)
-            good = np.flatnonzero(returns[1] - returns[0] >= min_gap)[: count - passed]
+            good = np.flatnonzero(returns[1] - returns[0] >= min_gap)
+        good = good[: count - passed]
         kept.append(jax.tree.map(partial(_rows, good), (levels, returns)))
         passed += len(good)
         # Levels after the last one wanted were not passed over.
-        drawn += count if passed < count else int(good[-1]) + 1
+        drawn += size if passed < count else int(good[-1]) + 1
     levels, returns = jax.tree.map(lambda *parts: jnp.concatenate(parts), *kept)
     return LevelSet(levels, drawn - count, returns)
 

@@ -44,6 +44,9 @@ class Cohort(NamedTuple):
 
     run: Callable[[PyTree, Any, Lives, Measure], Outcome]
     """``(source, hyper, lives [L], measure) -> outcomes [L]``."""
+    memory: Callable[[PyTree, Any, Lives, Measure], int]
+    """Of the same arguments: bytes that ``run`` takes on each device, as the compiler tells. It
+    compiles what ``run`` then uses."""
     capacity: int
     group: int
     replicated: NamedSharding
@@ -131,20 +134,30 @@ def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -
         outcome = sharded(source, hyper, measure, count, jax.tree.map(deal, lives))
         return jax.tree.map(gather, outcome)
 
-    def run(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> Outcome:
+    def arguments(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> tuple[Any, ...]:
         size = lives.id.shape[0]
         if not 0 < size <= capacity:
             raise ValueError(f"{size} lives do not fit a cohort of 1 to {capacity}")
         # The last life is repeated up to the capacity; groups past the last one are not run.
         fill = np.minimum(np.arange(capacity), size - 1)
         full = lives if size == capacity else jax.tree.map(lambda leaf: leaf[fill], lives)
-        # Another placement would be another program.
-        source, hyper, full, measure = jax.device_put((source, hyper, full, measure), replicated)
         used = -(-size // group)
         count = np.int32(-(-used // mesh.size))
-        outcome = program(source, hyper, full, measure, count)
+        # Another placement would be another program.
+        return *jax.device_put((source, hyper, full, measure), replicated), count
+
+    def run(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> Outcome:
+        outcome = program(*arguments(source, hyper, lives, measure))
+        size = lives.id.shape[0]
         if size == capacity:
             return outcome
         return jax.tree.map(lambda leaf: leaf[:size], outcome)
 
-    return Cohort(run, capacity, group, replicated)
+    def memory(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> int:
+        compiled = program.lower(*arguments(source, hyper, lives, measure)).compile()
+        told = compiled.memory_analysis()
+        if told is None:  # a backend need not tell
+            return 0
+        return told.temp_size_in_bytes + told.argument_size_in_bytes + told.output_size_in_bytes
+
+    return Cohort(run, memory, capacity, group, replicated)

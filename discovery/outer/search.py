@@ -23,7 +23,7 @@ from discovery.inner.build import make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Candidate, Cohort, Lives, make_cohort
 from discovery.inner.lifetime import World
 from discovery.outer.evolution import home, make_strategy, strongly_typed
-from discovery.outer.scoring import fitness, lived, make_validation, signal
+from discovery.outer.scoring import fitness, lived, make_validation, measure, signal
 from discovery.outer.shaping import SHAPINGS, tied
 from discovery.outer.tasks import paired_lives, sample_tasks
 from envs.base import Level
@@ -57,6 +57,8 @@ class Search(NamedTuple):
     """A source for the cohort that holds one theta."""
     hyper: Any
     """Numbers of the agents' updates."""
+    memory: Callable[[SearchState], int]
+    """Bytes that the lives of a generation take on each device; compiles their program."""
 
 
 def make_search(config: Config) -> Search:
@@ -120,6 +122,11 @@ def make_search(config: Config) -> Search:
             metrics["signal"] = signal(scores, fitness(repeat, e.fitness))
         return SearchState(told, state.key, state.generation + 1), metrics
 
+    def memory(state: SearchState) -> int:
+        _, lives, _ = draw(state, world.env.sample_level, config.horizon, e.pairs, e.shared_stream)
+        source = strategy.still(theta(state))
+        return cohort.memory(source, hyper, lives, measure(e.fitness))
+
     def theta(state: SearchState) -> Theta:
         return strategy.mean(state.strategy)
 
@@ -133,6 +140,7 @@ def make_search(config: Config) -> Search:
         cohort=cohort,
         still=strategy.still,
         hyper=hyper,
+        memory=memory,
     )
 
 

@@ -36,6 +36,7 @@ class Record(NamedTuple):
     metrics: list[dict[str, float]]
     validation: list[dict[str, float]]
     compiled: list[list[str]]
+    memory: int
 
 
 def numbers(metrics: dict[str, Array]) -> dict[str, float]:
@@ -52,12 +53,13 @@ def record(tiny: Config, compiled: Listen) -> Record:
     states, metrics, validation, programs = [search.init()], [], [], []
     for _ in range(3):
         with compiled() as names:
+            needed = search.memory(states[-1])
             state, told = search.step(states[-1])
             validation.append(numbers(search.validate(state)))
         states.append(state)
         metrics.append(numbers(told))
         programs.append(list(names))
-    return Record(search, states, metrics, validation, programs)
+    return Record(search, states, metrics, validation, programs, needed)
 
 
 def run(config: Config, generations: int = 3) -> tuple[Search, SearchState, dict[str, float]]:
@@ -82,6 +84,12 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Lives, Array]]:
 
 
 # --- the same, and not the same ---------------------------------------------------------------
+
+
+def test_memory_is_told_of_the_program_that_runs(record: Record) -> None:
+    """At least the two tables of every agent that lives at once; see also the next test."""
+    tables = record.search.cohort.group * 4 * (2 + 2)
+    assert tables < record.memory < 2**28
 
 
 def test_every_program_is_compiled_once(record: Record, compiled: Listen, tiny: Config) -> None:

@@ -17,6 +17,13 @@ from discovery.devices import mesh
 from discovery.runs import checkpoint
 from discovery.runs.errors import CheckpointError
 
+# A read that Orbax has dropped may end after its event loop was closed: in a thread of the store's,
+# whenever it likes, so in whichever test is running then.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s)Exception ignored in. None.*Event loop is closed"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
+
 
 class State(NamedTuple):
     theta: Any
