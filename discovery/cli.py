@@ -6,7 +6,6 @@ saved; 143, told to end, saved. No JAX here before a verb that computes.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from discovery.config import PRESETS, Config, ConfigError, preset, to_json
+from discovery.config import PRESETS, Config, ConfigError, nearest, preset, to_json
 from discovery.requests import (
     DoctorConfig,
     EvaluateConfig,
@@ -76,8 +75,11 @@ def _report(error: Exception, debug: bool) -> int:
         traceback.print_exception(error)
     elif status is None:
         path = Path(tempfile.gettempdir()) / f"kairos-{os.getpid()}.txt"
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        text += f"; the whole of it is in {path}"
+        try:
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            text += f"; the whole of it is in {path}"
+        except OSError:
+            text += "; --debug prints the whole of it"
     print(f"kairos: {text}", file=sys.stderr)
     return 1 if status is None else status
 
@@ -95,6 +97,9 @@ def _explained(error: Exception) -> tuple[str, int | None]:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra:
             return f"{error.name} is not installed: pip install 'kairos-rl[{extra}]'", 2
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"stopped: {error.strerror}{where}", 1
     first = str(error).strip().splitlines()
     return f"stopped by {type(error).__name__}: {first[0] if first else ''}", None
 
@@ -110,9 +115,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     verb, rest = arguments[0], arguments[1:]
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(VERBS)}"
-        raise ConfigError(f"unknown verb {verb!r}; {hint}")
+        raise ConfigError(nearest(verb, VERBS, "verb"))
     return VERBS[verb][1](rest)
 
 
@@ -147,14 +150,15 @@ def _parse(kind: type[Request], verb: str, arguments: list[str], default: Any = 
     )
 
 
-def _flag(arguments: list[str], name: str) -> str:
-    """The value of a flag, looked up before the parser knows its defaults."""
-    for i, argument in enumerate(arguments):
-        if argument == name and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(f"{name}="):
-            return argument.partition("=")[2]
-    return ""
+def _flag(arguments: list[str], name: str) -> str | None:
+    """The value of a flag, looked up before the parser knows its defaults; the last one counts."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
+        if argument == name:
+            found = following
+        elif argument.startswith(f"{name}="):
+            found = argument.partition("=")[2]
+    return found
 
 
 def _say(what: Any) -> None:
@@ -244,15 +248,19 @@ def _parse_evolve(arguments: list[str]) -> EvolveConfig:
     if not arguments:
         raise ConfigError(f"give --preset ({', '.join(PRESETS)}), or your own sizes, or --resume")
     base = Config()
-    if resume:
+    if resume == "":  # a variable of the shell's that is not set
+        raise ConfigError("--resume needs a run folder")
+    if resume is not None:
         from discovery.runs.folders import load_config
 
         base = load_config(Path(resume))
-    elif name:
+    elif name is not None:
         base = preset(name)
     request = _parse(EvolveConfig, "evolve", arguments, EvolveConfig(config=base))
     if request.from_generation is not None and not resume:
         raise ConfigError("--from-generation goes with --resume")
+    if request.seeds and _flag(arguments, "--seed") is not None:
+        raise ConfigError("give --seed or --seeds, not both")
     if not request.objective:
         return request
     rule = replace(request.config.objective, rule=request.objective)

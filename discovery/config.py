@@ -31,6 +31,10 @@ CLOCKS = (
 )
 
 
+LARGEST = 10_000_000
+"""Largest count there can be: beyond, programs that count in float32 and int32 would be wrong."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot run; its text is what a person reads (exit status 2)."""
 
@@ -314,12 +318,21 @@ def _read(path: Path) -> str:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON-able data."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    """Data that JSON can hold, which has no infinity: that is text there."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def to_json(config: Any) -> str:
     """A configuration as JSON text that a person can read and edit."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return json.dumps(to_dict(config), indent=2) + "\n"
 
 
 def from_json(text: str, source: str = "configuration") -> Config:
@@ -351,6 +364,9 @@ def _build(cls: type, data: Any, where: str) -> Any:
     return cls(**values)
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def _value(hint: Any, value: Any, where: str) -> Any:
     """One value, checked against its annotation."""
     if dataclasses.is_dataclass(hint):
@@ -373,66 +389,124 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(inner, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e300 else math.inf
+    if hint is float and value in ("inf", "-inf"):
+        value = float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{where} must be a {hint.__name__}, not {value!r}")
+        raise ConfigError(f"{where} must be {_KINDS[hint]}, not {value!r}")
     return value
 
 
+def check_sizes(**sizes: int | None) -> None:
+    """Refuse counts that are not from 1 to :data:`LARGEST`; ``None`` stands for a default.
+
+    Raises:
+      ConfigError: one line with the name and the number.
+    """
+    for name, size in sizes.items():
+        if size is not None and not 1 <= size <= LARGEST:
+            bound = "at least 1" if size < 1 else f"at most {LARGEST:,}"
+            raise ConfigError(f"{name} must be {bound}, not {size}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed of which a random stream cannot be made.
+
+    Raises:
+      ConfigError: one line with the number.
+    """
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be from 0 to 2^63 - 1, not {seed}")
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Refuse a time limit that is over before it began; ``None`` stands for no limit.
+
+    Raises:
+      ConfigError: one line with the number.
+    """
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"max_minutes must be above 0, not {minutes}")
+
+
 def check(config: Config) -> None:
-    """Refuse sizes that do not fit before anything compiles.
+    """Refuse what cannot run before anything compiles.
 
     Raises:
       ConfigError: one line with the numbers and the nearest that fit.
     """
-    e, h = config.evolution, config.horizon
-    positive = {
-        "generations": config.generations,
-        "log_every": config.log_every,
-        "checkpoint_every": config.checkpoint_every,
-        "keep_checkpoints": config.keep_checkpoints,
-        "validation_levels": config.validation_levels,
-        "width": config.objective.width,
-        "predictions": config.objective.predictions,
-        "embedding": config.objective.embedding,
-        "environments": config.life.environments,
-        "rollout": config.life.rollout,
-        "evaluation_environments": config.life.evaluation_environments,
-        "shortest": h.shortest,
-        "longest": h.longest,
-        "pairs": e.pairs,
-        "group": e.group,
-    }
-    for name, number in positive.items():
-        if number < 1:
-            raise ConfigError(f"{name} must be at least 1, not {number}")
-    if config.seed < 0 or config.seed >= 2**63:
-        raise ConfigError(f"seed must be from 0 to 2^63 - 1, not {config.seed}")
+    # Fields that Python was given are of any type, and a Literal of any value.
+    _build(Config, dataclasses.asdict(config), "configuration")
+    e, h, agent, rival = config.evolution, config.horizon, config.agent, config.rival
+    check_sizes(
+        generations=config.generations,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        validation_levels=config.validation_levels,
+        width=config.objective.width,
+        predictions=config.objective.predictions,
+        embedding=config.objective.embedding,
+        environments=config.life.environments,
+        rollout=config.life.rollout,
+        evaluation_environments=config.life.evaluation_environments,
+        shortest=h.shortest,
+        longest=h.longest,
+        pairs=e.pairs,
+        group=e.group,
+    )
+    for width in agent.hidden:
+        check_sizes(hidden=width)
+    check_seed(config.seed)
     if config.objective.clock not in CLOCKS:
         raise ConfigError(nearest(config.objective.clock, CLOCKS, "clock"))
     if h.longest < h.shortest:
         raise ConfigError(f"longest horizon {h.longest} is below the shortest, {h.shortest}")
-    if e.group % 2:
-        raise ConfigError(f"group {e.group} must be even (whole pairs): try {e.group + 1}")
-    if (2 * e.pairs) % e.group:
-        fits = [g for g in range(2, 2 * e.pairs + 1, 2) if (2 * e.pairs) % g == 0]
-        close = min(fits, key=lambda g: abs(g - e.group))
-        raise ConfigError(
-            f"group {e.group} does not divide the population {2 * e.pairs}: try {close}"
-        )
+    if e.group % 2 or (2 * e.pairs) % e.group:
+        problem = "must be even (whole pairs)"
+        if e.group % 2 == 0:
+            problem = f"does not divide the population {2 * e.pairs}"
+        raise ConfigError(f"group {e.group} {problem}: try {_nearest_group(e.pairs, e.group)}")
     if config.checkpoint_every % config.log_every:
         close = max(1, round(config.checkpoint_every / config.log_every)) * config.log_every
         raise ConfigError(
             f"checkpoint_every {config.checkpoint_every} is no multiple of log_every "
             f"{config.log_every}: try {close}"
         )
-    above_zero = {"sigma": e.sigma, "rate": e.rate, "clip": config.agent.clip}
-    for name, value in above_zero.items():
-        if not value > 0:
-            raise ConfigError(f"{name} must be above 0, not {value}")
-    rates = {
-        "policy_rate": config.agent.policy_rate,
-        "prediction_rate": config.agent.prediction_rate,
+    if e.signal_every < 0:
+        raise ConfigError(f"signal_every must be at least 0, not {e.signal_every}")
+    if not agent.clip > 0:
+        raise ConfigError(f"clip must be above 0 (inf for none), not {agent.clip}")
+    for name, beta in (("beta1", e.beta1), ("beta2", e.beta2)):
+        if not 0 <= beta < 1:
+            raise ConfigError(f"{name} must be from 0 to below 1, not {beta}")
+    above = {
+        "sigma": e.sigma,
+        "sigma_decay": e.sigma_decay,
+        "rate": e.rate,
+        "rate_decay": e.rate_decay,
+        "epsilon": e.epsilon,
     }
-    for name, value in rates.items():
+    for name, value in above.items():
+        if not (value > 0 and math.isfinite(value)):
+            raise ConfigError(f"{name} must be a finite number above 0, not {value}")
+    from_zero = {
+        "sigma_floor": e.sigma_floor,
+        "rate_floor": e.rate_floor,
+        "policy_rate": agent.policy_rate,
+        "prediction_rate": agent.prediction_rate,
+        "prediction_weight": agent.prediction_weight,
+        "a2c_policy_rate": rival.a2c_policy_rate,
+        "a2c_value_rate": rival.a2c_value_rate,
+    }
+    for name, value in from_zero.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ConfigError(f"{name} must be a finite number from 0, not {value}")
+    if not math.isfinite(config.objective.clock_gate):
+        raise ConfigError(f"clock_gate must be a finite number, not {config.objective.clock_gate}")
+
+
+def _nearest_group(pairs: int, group: int) -> int:
+    """The even divisor of a population of pairs that is nearest to a group."""
+    low = [d for d in range(1, math.isqrt(pairs) + 1) if pairs % d == 0]
+    fits = sorted({2 * d for d in low} | {2 * (pairs // d) for d in low})
+    return min(fits, key=lambda g: abs(g - group))

@@ -14,17 +14,9 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from discovery.config import ConfigError
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-else:  # annotations that a runtime checker can resolve without importing JAX
-    Mesh = Any
-
-AXIS = "population"
-"""Name of the one axis that is sharded."""
 
 PACKAGES = (
     "kairos-rl",
@@ -107,14 +99,6 @@ def _asked() -> int | None:
     return int(text)
 
 
-def mesh() -> Mesh:
-    """All devices in one row, the axis ``"population"``."""
-    import jax
-    import numpy as np
-
-    return jax.sharding.Mesh(np.asarray(jax.devices()), (AXIS,))
-
-
 def describe() -> str:
     """The devices in words, such as ``2 x cpu``."""
     import jax
@@ -181,9 +165,7 @@ def _commit() -> str:
         return ""
     try:
         done = subprocess.run(
-            [
-                *("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"),
-            ],
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             cwd=root,
             capture_output=True,
             text=True,

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from discovery.config import Config, preset
+from discovery.config import (
+    Config,
+    ConfigError,
+    check,
+    check_minutes,
+    check_sizes,
+    preset,
+)
 from discovery.evaluation import figures, horizons, table
 from discovery.outer.search import Search, make_search
 from discovery.requests import QuickstartConfig
+from discovery.runs import folders
+from discovery.runs.errors import Interrupted, Terminated
 from discovery.runs.run import Run, evolve
 from learned_objectives.library import Saved, load
 
@@ -34,15 +44,24 @@ def quickstart(
       report: told what happens, a line at a time.
 
     Returns:
-      How TA-LPG compares with each of the others, by horizon.
+      How TA-LPG compares with each of the others, by horizon; nothing if the time was over before.
+
+    Raises:
+      ConfigError: what is asked for cannot run, or another quickstart is in its folder.
+      Interrupted: Ctrl-C; what is done is saved, and the text says how to go on.
+      Terminated: the same for SIGTERM.
     """
     began = time.monotonic()
+    check_minutes(request.max_minutes)
+    check_sizes(generations=request.generations, levels=request.levels)
     config = preset("quickstart")
     config = replace(
         config, seed=request.seed, generations=request.generations or config.generations
     )
+    check(config)
     folder = Path(request.out)
-    runs = []
+    go_on = f"go on with: {_command(request)}"
+    runs: list[Run] = []
     shared: dict[str, Search] = {}
     for title, name, gate in (
         ("1. TA-LPG, which sees its clock", "ta-lpg", 1.0),
@@ -51,12 +70,22 @@ def quickstart(
         report(f"\n{title}")
         this = replace(config, objective=replace(config.objective, clock_gate=gate))
         runs.append(_search(this, folder / name, request, began, shared))
-        if runs[-1].stopped:
-            report("stopped before the comparison; the same command goes on from here")
+        stopped = runs[-1].stopped
+        if stopped == "minutes":
+            report(f"stopped before the comparison; {go_on}")
             return []
+        if stopped:
+            kind = Interrupted if stopped == "interrupt" else Terminated
+            raise kind(f"stopped before the comparison; {go_on}")
 
     report("\n3. the comparison, on held-out levels")
-    rows = _compare(config, runs, shared["ta-lpg"], request.levels, folder, report)
+    try:
+        rows = _compare(config, runs, shared["ta-lpg"], request, began, report)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped during the comparison; {go_on}") from None
+    if not rows:
+        report(f"stopped during the comparison; {go_on}")
+        return []
     sampled = [row for row in rows if row.actions == "sampled"]
     summaries = table.summary(sampled)
     report(table.render(summaries))
@@ -80,6 +109,16 @@ def quickstart(
     return comparisons
 
 
+def _command(request: QuickstartConfig) -> str:
+    """The command that goes on with a quickstart: as it was asked for, but for how it ends."""
+    words = ["kairos quickstart"]
+    for field in fields(request):
+        value = getattr(request, field.name)
+        if field.name not in ("overwrite", "max_minutes") and value != field.default:
+            words.append(f"--{field.name} {shlex.quote(str(value))}")
+    return " ".join(words)
+
+
 def _search(
     config: Config,
     folder: Path,
@@ -95,9 +134,15 @@ def _search(
 
     left = None
     if request.max_minutes is not None:
-        left = max(request.max_minutes - (time.monotonic() - began) / 60, 0.01)
+        left = max(request.max_minutes - (time.monotonic() - began) / 60, 1e-9)
     options: dict[str, Any] = {"max_minutes": left, "cache": True, "make": make}
-    if (folder / "config.json").exists() and not request.overwrite:
+    if (folder / folders.CONFIG).exists() and not request.overwrite:
+        other = folders.differences(folders.load_config(folder), config)
+        if set(other) - {"generations"}:
+            raise ConfigError(
+                f"{folder} is of another quickstart (another {', '.join(other)}): "
+                "begin anew with --overwrite, or choose another --out"
+            )
         return evolve(config, resume=folder, **options)
     return evolve(config, folder, overwrite=request.overwrite, **options)
 
@@ -106,14 +151,15 @@ def _compare(
     config: Config,
     runs: list[Run],
     search: Search,
-    count: int,
-    folder: Path,
+    request: QuickstartConfig,
+    began: float,
     report: Callable[[str], None],
 ) -> list[table.Row]:
-    levels = horizons.held_out(config.env, "test", count)
+    """A row for each level and horizon; none if the time was over before."""
+    levels = horizons.held_out(config.env, "test", request.levels)
     report(
-        f"{count:,} levels of {config.env} ({levels.hash}), {levels.redraws} passed over because "
-        "nothing can be told on them"
+        f"{request.levels:,} levels of {config.env} ({levels.hash}), {levels.redraws} passed over "
+        "because nothing can be told on them"
     )
     how = horizons.Setting(config.agent, config.life, config.rival, "as trained")
 
@@ -137,14 +183,18 @@ def _compare(
         horizons.enter(_named("a2c", RIVAL), config.env, how),
         horizons.enter(_named("random", NOTHING), config.env, how),
     ]
-    return horizons.sweep(
+    minutes = request.max_minutes
+    rows = horizons.sweep(
         contestants,
         levels,
         HORIZONS,
         config.life,
-        out=folder / "evaluation.csv",
+        out=Path(request.out) / "evaluation.csv",
         report=horizons.narrator(report),
+        until=None if minutes is None else began + 60 * minutes,
     )
+    cells = {(row.objective, row.horizon) for row in rows}
+    return rows if len(cells) == len(contestants) * len(HORIZONS) else []
 
 
 def _named(rule: str, name: str) -> Saved:

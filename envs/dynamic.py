@@ -36,7 +36,7 @@ def bounds(level: Level) -> tuple[Float[Array, ""], Float[Array, ""]]:
         The return of uniformly random actions, and the largest return of any policy, which may
         use the time that is left and which an agent does not see.
 
-    Source: ALGORITHMS.md, section 5; checked against enumeration in the tests.
+    Source: backward induction (Bellman 1957); checked against enumeration in the tests.
     """
     side = math.isqrt(level.walls.shape[-1])
     cells, slots = side * side, level.objects.shape[-1]

@@ -177,7 +177,7 @@ def grid_world(name: str, one_hot: bool = False) -> Environment:
         An :class:`~envs.base.Environment`; its ``bounds`` are exact for tabular families and
         ``None`` for random ones.
 
-    Source: the level families of the LPG and GROOVE papers, in the form of ALGORITHMS.md, 5.
+    Source: the level families of the LPG (NeurIPS 2020) and GROOVE (NeurIPS 2023) papers.
     """
     family = FAMILIES[name]
     draw = partial(sample_level, family)

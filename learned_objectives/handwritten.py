@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -116,6 +117,7 @@ class A2C:
         def loss(params: Any) -> tuple[Array, dict[str, Array]]:
             outputs, _ = network.unroll(params, experience)
             log_pi = network.log_prob(outputs, experience.action)
+            chex.assert_equal_shape([said["pi_hat"], log_pi])
             entropy = network.entropy(outputs).mean()
             critic = jnp.mean(jnp.square(outputs["value"][..., 0] - said["target"]))
             policy = jnp.mean(said["pi_hat"] * log_pi) - hyper.entropy_weight * entropy

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,6 +217,7 @@ class LPG:
         def loss(params: Any) -> tuple[Array, dict[str, Array]]:
             outputs, _ = network.unroll(params, experience)
             log_pi = network.log_prob(outputs, experience.action)
+            chex.assert_equal_shape([said["pi_hat"], log_pi])
             log_y = jax.nn.log_softmax(outputs["prediction"])
             kl = jnp.sum(jnp.exp(log_y) * (log_y - said["log_y_hat"]), axis=-1)
             total = jnp.mean(said["pi_hat"] * log_pi + hyper.prediction_weight * kl)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -39,6 +40,8 @@ def generalized_advantage(
     Source: Schulman et al. 2016, equation 16. Written here since the libraries that do it read
     :math:`V(s_{t+1})` from the next row, which is another episode's after a truncation.
     """
+    # An advantage of another shape would broadcast into an outer product and lose credit per step.
+    chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
     delta = reward + discount * jnp.where(terminated, 0, next_value) - value
     carry_on = jnp.where(terminated | truncated, 0.0, 1.0).astype(reward.dtype)
 

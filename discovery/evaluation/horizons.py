@@ -7,6 +7,7 @@ for every objective, so that rows compare in pairs. Lives of one horizon run tog
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import time
 import zlib
@@ -20,13 +21,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from discovery.config import AgentConfig, ConfigError, LifeConfig, RivalConfig, from_dict
+from discovery.config import (
+    AgentConfig,
+    ConfigError,
+    LifeConfig,
+    RivalConfig,
+    check_minutes,
+    check_sizes,
+    from_dict,
+)
 from discovery.evaluation import table
 from discovery.evaluation.table import Row
-from discovery.inner.build import make_environment, make_hyper, make_world, with_optimizer
+from discovery.inner.build import (
+    make_environment,
+    make_hyper,
+    make_world,
+    static,
+    with_optimizer,
+)
 from discovery.inner.cohort import Cohort, Lives, make_cohort
 from discovery.inner.lifetime import POINTS, Measure, Outcome, Task, World
 from discovery.requests import EvaluateConfig
+from discovery.runs.errors import Interrupted
+from discovery.runs.folders import check_writable
 from envs.base import Environment
 from envs.levels import level_hash, level_set
 from learned_objectives.base import Objective
@@ -38,6 +55,8 @@ SAVE_SECONDS = 20.0
 """A sweep saves its table about this often."""
 SHORT = 12
 """Hexadecimal digits of a digest that a table keeps."""
+CAPACITY = 256
+"""Lives of one call, about."""
 
 
 class Contestant(NamedTuple):
@@ -45,6 +64,7 @@ class Contestant(NamedTuple):
 
     name: str
     digest: str
+    """Of theta, then of the agent, the sizes and the rates that it is lived with."""
     world: World
     cohort: Cohort
     source: PyTree
@@ -144,10 +164,6 @@ def _cohort(
     return world, make_cohort(world, lambda theta, pair, sign: theta, group, capacity)
 
 
-def _without_rates(agent: AgentConfig) -> AgentConfig:
-    return AgentConfig(network=agent.network, hidden=agent.hidden, optimizer=agent.optimizer)
-
-
 def contestant(
     saved: Saved,
     env: str,
@@ -180,8 +196,11 @@ def contestant(
         numbers = objective.hyper(**{**numbers._asdict(), **hyper})
     # The agent's rates are data: two agents that differ in them alone share a program.
     key: Any = objective
-    world, cohort = _cohort(key, env, _without_rates(agent), life, group, capacity)
-    return Contestant(saved.name, saved.digest[:SHORT], world, cohort, saved.theta, numbers)
+    world, cohort = _cohort(key, env, static(agent), life, group, capacity)
+    # A table must not take rows for these that were lived with other rates or sizes.
+    how = hashlib.sha256(repr((agent, life, numbers)).encode()).hexdigest()
+    digest = f"{saved.digest[:SHORT]}-{how[:4]}"
+    return Contestant(saved.name, digest, world, cohort, saved.theta, numbers)
 
 
 def score(
@@ -261,38 +280,43 @@ def sweep(
     count = jax.tree.leaves(levels.levels)[0].shape[0]
     modes = ACTIONS if greedy else ACTIONS[:1]
     batch = life.environments * life.rollout
-    known = {_key(row): row for row in table.read(out)} if out and out.exists() else {}
+    known: dict[tuple[Any, ...], Row] = {}
+    if out and out.exists():
+        known = {_key(row): row for row in table.read(out, strict=True)}
     written = time.monotonic()
     cells = [(c, n, s) for c in contestants for n in sorted(set(horizons)) for s in seeds]
     total = float(sum(n * count * batch for _, n, _ in cells))
     done = 0.0
     rows: list[Row] = []
-    for who, horizon, seed in cells:
-        if until is not None and time.monotonic() > until:
-            break
-        if report:
-            report(Progress(f"{who.name}, N = {horizon}", done, total))
-        wanted = [
-            (who.name, who.digest, levels.env, levels.hash, i, horizon, horizon * batch, seed, mode)
-            for i in range(count)
-            for mode in modes
-        ]
-        found = [known[key] for key in wanted if key in known]
-        if len(found) == len(wanted) and (points == 1 or all(r.area is not None for r in found)):
-            rows += found
-        else:
+    try:
+        for who, horizon, seed in cells:
+            if until is not None and time.monotonic() > until:
+                break
+            if report:
+                report(Progress(f"{who.name}, N = {horizon}", done, total))
+            name, digest, steps = who.name, who.digest, horizon * batch
+            wanted = [
+                (name, digest, levels.env, levels.hash, i, horizon, steps, seed, mode)
+                for i in range(count)
+                for mode in modes
+            ]
+            found = [known[key] for key in wanted if key in known]
+            done += steps * count
+            if len(found) == len(wanted) and all(points == 1 or r.area is not None for r in found):
+                rows += found
+                continue
             start = time.perf_counter()
             outcome = score(who, levels.levels, horizon, seed, points, greedy)
-            fresh = _rows(who, levels, horizon, seed, life, outcome, modes, start)
+            fresh = _rows(who, levels, horizon, seed, life, outcome, modes, points, start)
             rows += fresh
             known |= {_key(row): row for row in fresh}
             # Writing a large table takes a second: not after every short cell.
             if out and time.monotonic() - written > SAVE_SECONDS:
                 table.write(out, known.values())
                 written = time.monotonic()
-        done += horizon * count * batch
-    if out:
-        table.write(out, known.values())
+    finally:  # stopped by Ctrl-C too
+        if out:
+            table.write(out, known.values())
     if report:
         report(Progress("done", total, total))
     return rows
@@ -310,6 +334,7 @@ def _rows(
     life: LifeConfig,
     outcome: Outcome,
     modes: Sequence[str],
+    points: int,
     start: float,
 ) -> list[Row]:
     """A cell as rows."""
@@ -321,7 +346,6 @@ def _rows(
         high = None if levels.optimal is None else float(levels.optimal[i])
         for mode, actions in enumerate(modes):
             value = float(outcome.final[i, mode])
-            area = float(outcome.area[i, mode])
             rows.append(
                 Row(
                     objective=who.name,
@@ -337,7 +361,7 @@ def _rows(
                     normalised=table.normalise(value, low, high),
                     random=low,
                     optimal=high,
-                    area=None if math.isnan(area) else area,
+                    area=None if points == 1 else float(outcome.area[i, mode]),
                     episodes=life.evaluation_environments,
                     finite=bool(outcome.finite[i]),
                     wall_seconds=seconds,
@@ -372,21 +396,20 @@ def setting(chosen: Sequence[Saved], environment: Environment) -> Setting:
     agents are the published ones for its kind.
     """
     fallback = default_agent(environment)
+    rates = RivalConfig(fallback.policy_rate, fallback.prediction_rate)
     for saved in chosen:
         configuration = saved.card.get("config")
         if configuration:
             config = from_dict(configuration, source=f"card of {saved.name}")
             fits = config.agent.network == fallback.network
-            agent = config.agent if fits else fallback
-            rival = (
-                config.rival if fits else RivalConfig(fallback.policy_rate, fallback.policy_rate)
-            )
+            agent, rival = (config.agent, config.rival) if fits else (fallback, rates)
             return Setting(agent, config.life, rival, f"as {saved.name} was trained")
-    rates = RivalConfig(fallback.policy_rate, fallback.prediction_rate)
     return Setting(fallback, LifeConfig(), rates, "the published sizes")
 
 
-def enter(saved: Saved, env: str, how: Setting, group: int = 32, capacity: int = 256) -> Contestant:
+def enter(
+    saved: Saved, env: str, how: Setting, group: int = 32, capacity: int = CAPACITY
+) -> Contestant:
     """An objective in a comparison; the hand-written rival brings its own rates.
 
     Raises:
@@ -412,12 +435,24 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
 
     Raises:
       ConfigError: the parts do not go together; nothing was started.
+      Interrupted: Ctrl-C; the table has what is done.
 
     Example:
       >>> from discovery.requests import EvaluateConfig
       >>> evaluate(EvaluateConfig(("a2c", "random"), levels=8))  # doctest: +SKIP
     """
     check_horizons(request.horizons)
+    check_minutes(request.max_minutes)
+    check_sizes(
+        seeds=request.seeds,
+        levels=request.levels,
+        environments=request.environments,
+        rollout=request.rollout,
+        group=request.group,
+    )
+    out = _table_path(request)
+    table.check_path(out)
+    check_writable(out.parent)
     chosen = [load(name) for name in request.objectives]
     environment = make_environment(request.env)
     how = setting(chosen, environment)
@@ -427,8 +462,10 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
         rollout=request.rollout or how.life.rollout,
     )
     how = how._replace(life=life)
-    contestants = [enter(saved, request.env, how, request.group) for saved in _named_apart(chosen)]
-    out = _table_path(request)
+    capacity = request.group * max(1, CAPACITY // request.group)
+    contestants = [
+        enter(saved, request.env, how, request.group, capacity) for saved in _named_apart(chosen)
+    ]
     report(
         f"agents of {how.life.environments} environments x {how.life.rollout} steps an update "
         f"({how.source}), {how.life.evaluation_environments} episodes a score"
@@ -438,21 +475,29 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
         f"{request.levels} {request.stream} levels of {request.env} ({levels.hash}), "
         f"{levels.redraws} passed over"
     )
-    rows = sweep(
-        contestants,
-        levels,
-        request.horizons,
-        how.life,
-        range(request.seeds),
-        points=POINTS if request.area else 1,
-        greedy=request.actions != "sampled",
-        out=out,
-        report=narrator(report),
-        until=None if request.max_minutes is None else time.monotonic() + 60 * request.max_minutes,
-    )
+    minutes = request.max_minutes
+    try:
+        rows = sweep(
+            contestants,
+            levels,
+            request.horizons,
+            how.life,
+            range(request.seeds),
+            points=POINTS if request.area else 1,
+            greedy=request.actions != "sampled",
+            out=out,
+            report=narrator(report),
+            until=None if minutes is None else time.monotonic() + 60 * minutes,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {out} has what is done, the same command goes on") from None
     wanted = [r for r in rows if request.actions in ("both", r.actions)]
     if wanted:
         report(table.render(table.summary(wanted)))  # type: ignore[arg-type]
+    modes = 2 if request.actions != "sampled" else 1
+    asked = len(contestants) * len(set(request.horizons)) * request.seeds * request.levels * modes
+    if len(rows) < asked:
+        report(f"stopped after {len(rows):,} of {asked:,} rows; the same command goes on from here")
     report(f"table: {out}")
     return rows
 
@@ -501,8 +546,7 @@ def check_horizons(horizons: Sequence[int]) -> None:
     if not horizons:
         raise ConfigError("no horizons given: try --horizons 10 50 250")
     for n in horizons:
-        if n < 1:
-            raise ConfigError(f"a horizon is at least 1 update, not {n}")
+        check_sizes(horizon=n)
 
 
 __all__ = [

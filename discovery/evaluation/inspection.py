@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -13,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from discovery.evaluation import figures, horizons
+from discovery.config import ConfigError, check_seed, check_sizes
+from discovery.evaluation import figures, horizons, table
 from discovery.inner.build import make_environment
 from discovery.inner.lifetime import Life, Task, World, advance, birth
 from discovery.requests import InspectConfig
+from discovery.runs.folders import check_writable
 from learned_objectives import descent
 from learned_objectives.base import Experience, Learner, Network, Time
-from learned_objectives.library import load, write_whole
+from learned_objectives.clock import BASE_STEPS
+from learned_objectives.library import load
 
 TRAIL = 8
 """Steps of the trajectory that is shown to an objective."""
@@ -53,7 +54,8 @@ def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
     """Show the objective a short episode whose last step is rewarded, at several times of life.
 
     The action of the last step had the given probability, all others a uniform one; predictions
-    are uniform. Everything goes through the protocol, so any objective can be asked.
+    are uniform. Everything goes through the protocol, so any objective that says a ``pi_hat`` can
+    be asked.
 
     Args:
       world: for its objective and sizes.
@@ -63,6 +65,9 @@ def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
 
     Returns:
       The response.
+
+    Raises:
+      ConfigError: the objective has no such signal.
     """
     heads = world.objective.heads
     actions = world.env.spec.num_actions or ACTIONS
@@ -87,11 +92,14 @@ def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
         )
         network = _recorded(world.network, outputs)
         time = Time(
-            n=jnp.round(share * horizon).astype(jnp.int32),
+            # A life of N updates never sees n = N.
+            n=jnp.minimum(jnp.round(share * horizon), horizon - 1).astype(jnp.int32),
             N=jnp.asarray(horizon, jnp.int32),
-            unit=jnp.asarray(world.environments * world.steps / 1280, jnp.float32),
+            unit=jnp.asarray(world.environments * world.steps / BASE_STEPS, jnp.float32),
         )
         signals = world.objective.signals(theta, hyper, network, Learner((), ()), experience, time)
+        if "pi_hat" not in signals:
+            raise ConfigError("this objective says no pi_hat, which is what is drawn here")
         return signals["pi_hat"][-1, 0]
 
     over = jax.vmap(jax.vmap(jax.vmap(said, (None, None, 0)), (None, 0, None)), (0, None, None))
@@ -158,17 +166,20 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
       ConfigError: the objective cannot be used in that environment.
     """
     horizons.check_horizons(request.horizons)
+    check_sizes(levels=request.levels)
+    check_seed(request.seed)
     saved = load(request.objective)
     how = horizons.setting([saved], make_environment(request.env))
     who = horizons.enter(saved, request.env, how)
     run = Path(request.objective)
     folder = Path(request.out or (run / "figures" if run.is_dir() else f"inspect-{saved.name}"))
+    check_writable(folder)
     report(f"{saved.name}: {describe(saved.card, saved.theta)}")
 
     middle = sorted(request.horizons)[len(request.horizons) // 2]
     report(f"its response, told N = {middle} ...")
     response = respond(who.world, who.source, who.hyper, middle)
-    _write(folder / "response.csv", *_response_table(response, middle))
+    table.write_numbers(folder / "response.csv", *_response_table(response, middle))
     half = list(PROBABILITIES).index(0.5)
     pictures = [
         figures.save(
@@ -187,7 +198,7 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
     for n in sorted(set(request.horizons)):
         report(f"{request.levels} lives of {n} updates ...")
         lives[n] = along_lives(who.world, who.source, who.hyper, levels, n, request.seed)
-    _write(folder / "lives.csv", *_lives_table(lives))
+    table.write_numbers(folder / "lives.csv", *_lives_table(lives))
     curves: Sequence[tuple[str, str, str]] = (
         ("entropy", "entropies", "entropy of the policy (nats)"),
         ("change", "changes", "change of the policy at an update, KL (nats)"),
@@ -230,12 +241,3 @@ def _lives_table(lives: dict[int, Along]) -> tuple[list[str], list[Line]]:
         for update in range(n)
     ]
     return ["horizon", "update", *Along._fields], lines
-
-
-def _write(path: Path, header: list[str], lines: list[Line]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.getvalue().encode())

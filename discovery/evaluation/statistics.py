@@ -118,6 +118,7 @@ def paired_difference(
     b: Float[np.ndarray, "Z M *more"],
     statistic: Statistic = pooled,
     *,
+    paired_seeds: bool = True,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -125,7 +126,7 @@ def paired_difference(
     r"""How far ``a`` is above ``b``, on the same levels.
 
     The difference of statistics, recomputed on resamples that both share: the same drawn levels
-    and, where both have as many, the same drawn search seeds. The p-value is
+    and, where they pair, the same drawn search seeds. The p-value is
     :math:`2 \min(P(d \le 0), P(d \ge 0))` over resamples, each with one added to its count and to
     R, at most 1.
 
@@ -133,6 +134,7 @@ def paired_difference(
       a: ``[S, L, ...]``, search seeds in the order of their task streams.
       b: ``[S', L, ...]``; if S' is not S, the two are drawn apart.
       statistic: ``[R, S, L, ...] -> [R]``.
+      paired_seeds: search i of both had the same task stream; else they are drawn apart.
       confidence: share of intervals that shall hold the truth.
       resamples: R.
       seed: of the resampling.
@@ -143,7 +145,7 @@ def paired_difference(
     a, b = _checked(a), _checked(b)
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(f"levels do not pair: {a.shape[1:]} against {b.shape[1:]}")
-    paired = a.shape[0] == b.shape[0]
+    paired = a.shape[0] == b.shape[0] and (paired_seeds or a.shape[0] == 1)
     drawn_a, drawn_b = _resampled([a, b], statistic, resamples, seed, paired=paired)
     drawn = _minus(drawn_a, drawn_b)
     tail = 1 + min(np.sum(drawn <= 0), np.sum(drawn >= 0))

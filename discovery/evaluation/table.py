@@ -32,6 +32,8 @@ Value = Literal["normalised", "score", "normalised_area", "area"]
 class TableError(ValueError):
     """A table that cannot be read, written or summarised; its text is what a person reads."""
 
+    status = 2
+
 
 class Row(NamedTuple):
     """One agent's life under one objective, scored."""
@@ -141,6 +143,24 @@ def write(path: str | os.PathLike[str], rows: Iterable[Row]) -> Path:
     return path
 
 
+def write_numbers(
+    path: str | os.PathLike[str], header: Sequence[str], lines: Iterable[Sequence[int | float]]
+) -> Path:
+    """Write a plain table of numbers, each so that it is read back as the same bits.
+
+    Raises:
+      OSError: the disk is full or read-only; an old table is untouched.
+    """
+    path = Path(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([repr(number) for number in line] for line in lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.getvalue().encode())
+    return path
+
+
 def append(path: str | os.PathLike[str], rows: Iterable[Row]) -> Path:
     """Add rows to a table, or begin one; a row of a key that is there replaces it.
 
@@ -150,6 +170,20 @@ def append(path: str | os.PathLike[str], rows: Iterable[Row]) -> Path:
     path = Path(path)
     old = read(path, strict=True) if path.exists() else []
     return write(path, [*old, *rows])
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a name under which no table can be written, before its rows are computed.
+
+    Raises:
+      TableError: another kind of file, or Parquet without its extra.
+    """
+    path = Path(path)
+    _format(path)
+    if path.suffix == ".parquet":
+        _parquet()
+    if path.is_dir():
+        raise TableError(f"{path} is a folder; expected a file")
 
 
 def read(path: str | os.PathLike[str], *, strict: bool = False) -> list[Row]:
@@ -483,7 +517,13 @@ def compare(
             a, b = _on_shared_levels(cells[first][horizon], cells[second][horizon])
             x, y = scores(a, used), scores(b, used)
             options = {"confidence": confidence, "resamples": resamples, "seed": seed}
-            difference = statistics.paired_difference(x, y, **options)  # type: ignore[arg-type]
+            # A table does not tell which searches had the same task stream.
+            difference = statistics.paired_difference(
+                x,
+                y,
+                paired_seeds=False,
+                **options,  # type: ignore[arg-type]
+            )
             if not (_is_claimed(len(x)) and _is_claimed(len(y))):
                 difference = statistics.Difference(difference.estimate, *[math.nan] * 3)
             won = statistics.probability_of_improvement(x.mean(-1), y.mean(-1), resamples=1)

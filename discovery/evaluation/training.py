@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from discovery.config import ConfigError
-from discovery.evaluation import figures, horizons
+from discovery.config import ConfigError, check_minutes, check_seed, check_sizes
+from discovery.evaluation import figures, horizons, table
 from discovery.inner.build import make_environment
 from discovery.inner.lifetime import Life, Task, World, birth, grow
 from discovery.inner.rollout import episode_return
 from discovery.requests import TrainConfig
-from learned_objectives.library import Saved, load, write_whole
+from discovery.runs.folders import check_writable
+from learned_objectives.library import Saved, load
 
 PARTS = 50
 """Points of a curve, besides its start, at most."""
@@ -138,8 +137,9 @@ def train(request: TrainConfig, report: Callable[[str], None] = print) -> Traine
       >>> train(TrainConfig("a2c", env="small", horizon=50)).curve.sampled[-1]  # doctest: +SKIP
     """
     horizons.check_horizons([request.horizon])
-    if request.seed < 0:
-        raise ConfigError(f"seed must be at least 0, not {request.seed}")
+    check_minutes(request.max_minutes)
+    check_seed(request.seed)
+    check_sizes(environments=request.environments, rollout=request.rollout)
     saved = load(request.objective)
     how = horizons.setting([saved], make_environment(request.env))
     if request.environments:
@@ -150,6 +150,7 @@ def train(request: TrainConfig, report: Callable[[str], None] = print) -> Traine
     folder = Path(request.out or Path("runs") / stem)
     if (folder / "curve.csv").exists() and not request.overwrite:
         raise ConfigError(f"{folder} holds a curve already: --overwrite, or another --out")
+    check_writable(folder)
 
     batch = how.life.environments * how.life.rollout
     report(
@@ -169,7 +170,12 @@ def train(request: TrainConfig, report: Callable[[str], None] = print) -> Traine
         return request.max_minutes is None or now - began < 60 * request.max_minutes
 
     curve, params = follow(saved, request.env, how, request.horizon, request.seed, tell)
-    _write(folder / "curve.csv", curve, batch)
+    columns = (curve.updates, curve.updates * batch, curve.sampled, curve.greedy)
+    table.write_numbers(
+        folder / "curve.csv",
+        ["update", "steps", "sampled", "greedy", *curve.metrics],
+        zip(*(c.tolist() for c in (*columns, *curve.metrics.values())), strict=True),
+    )
     panels: dict[str, Any] = {
         "return": {"sampled actions": curve.sampled, "greedy actions": curve.greedy}
     }
@@ -190,15 +196,3 @@ def train(request: TrainConfig, report: Callable[[str], None] = print) -> Traine
     )
     report(f"curve: {folder / 'curve.csv'}, {picture}")
     return Trained(curve, params, folder)
-
-
-def _write(path: Path, curve: Curve, batch: int) -> None:
-    """The curve as a table."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["update", "steps", "sampled", "greedy", *curve.metrics])
-    columns = [curve.updates, curve.updates * batch, curve.sampled, curve.greedy]
-    for line in zip(*columns, *curve.metrics.values(), strict=True):
-        writer.writerow([repr(x.item()) for x in line])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.getvalue().encode())

@@ -30,12 +30,13 @@ def write_card(where: Path, config: Config, objective: Any, theta: Any) -> Path:
     if config.objective.clock_gate != 1 and hasattr(objective, "baked"):
         # A gate is a number of the search's, which whoever loads the objective does not have.
         objective, theta = objective.baked(theta, config.objective.clock_gate)
+    clock = getattr(objective, "clock", None)
     versions = devices.versions()
     rows = logs.read(where / folders.METRICS)
     last = rows[-1] if rows else {}
     card = {
         "name": where.resolve().name,
-        "summary": f"{config.objective.rule}, clock {config.objective.clock}, "
+        "summary": f"{config.objective.rule}{f', clock {clock}' if clock else ''}, "
         f"{config.generations} generations on {config.env}",
         "trained_by": _author(),
         "licence": "Apache-2.0",

@@ -14,9 +14,15 @@ class RunError(Exception):
 
 
 class Interrupted(RunError):  # noqa: N818  (reads as what it says)
-    """A run that was told twice to stop, and did so at once."""
+    """Ctrl-C: what is done is saved, and the text says how to go on."""
 
     status = 130
+
+
+class Terminated(RunError):  # noqa: N818
+    """The same for SIGTERM."""
+
+    status = 143
 
 
 class CheckpointError(RunError):

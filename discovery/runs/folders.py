@@ -138,6 +138,19 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written or made, before anything is computed for it.
+
+    Raises:
+      ConfigError: with the reason.
+    """
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not place.is_dir():
+        raise ConfigError(f"cannot write {folder}: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"cannot write {folder}: {place} is not ours to write")
+
+
 def begin(folder: Path, config: Config) -> None:
     """Write what is needed to run it again; a run that is there is removed (see :func:`free`).
 

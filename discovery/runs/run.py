@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from discovery import devices
-from discovery.config import Config, ConfigError, to_dict
+from discovery.config import Config, ConfigError, check_minutes, to_dict
 from discovery.runs import checkpoint, folders, logs
 from discovery.runs.chunk import numbers, reduced
 from discovery.runs.errors import REFUSALS, CheckpointError, Interrupted, RunError, first_line
@@ -100,8 +100,7 @@ def evolve(
       >>> evolve(preset("smoke"), "runs/mine").metrics[-1]["validation"]  # doctest: +SKIP
     """
     began = time.monotonic()
-    if max_minutes is not None and not max_minutes > 0:
-        raise ConfigError(f"max_minutes must be above 0, not {max_minutes}")
+    check_minutes(max_minutes)
     if tensorboard:
         logs.require_tensorboard()
     if wandb:

@@ -45,6 +45,14 @@ def test_a_preset_from_a_file(tmp_path: Path) -> None:
         preset(str(path))
 
 
+def test_no_clip_comes_back_from_json() -> None:
+    config = changed(agent={"clip": math.inf})
+    check(config)
+    text = to_json(config)
+    assert json.loads(text, parse_constant=pytest.fail)["agent"]["clip"] == "inf"
+    assert from_json(text) == config
+
+
 def test_missing_fields_keep_their_defaults() -> None:
     assert from_dict({"objective": {"width": 8}}) == replace(
         Config(), objective=replace(Config().objective, width=8)
@@ -60,15 +68,18 @@ def test_missing_fields_keep_their_defaults() -> None:
             {"objective": {"with": 1}},
             "unknown field of configuration.objective 'with'; did you mean",
         ),
-        ({"seed": "1"}, "configuration.seed must be a int, not '1'"),
-        ({"seed": True}, "configuration.seed must be a int, not True"),
-        ({"evolution": {"sigma": "x"}}, "configuration.evolution.sigma must be a float, not 'x'"),
+        ({"seed": "1"}, "configuration.seed must be a whole number, not '1'"),
+        ({"seed": True}, "configuration.seed must be a whole number, not True"),
+        ({"evolution": {"sigma": "x"}}, "configuration.evolution.sigma must be a number, not 'x'"),
         (
             {"agent": {"network": "tabel"}},
             "unknown configuration.agent.network 'tabel'; did you mean",
         ),
         ({"agent": {"hidden": 3}}, "configuration.agent.hidden must be a list, not 3"),
-        ({"agent": {"hidden": [3, "x"]}}, "configuration.agent.hidden[1] must be a int, not 'x'"),
+        (
+            {"agent": {"hidden": [3, "x"]}},
+            "configuration.agent.hidden[1] must be a whole number, not 'x'",
+        ),
         ({"life": []}, "configuration.life must be an object, not list"),
         ([], "configuration must be an object, not list"),
     ],
@@ -179,7 +190,7 @@ def changed(**sections: Any) -> Config:
     ("sections", "line"),
     [
         ({"evolution": {"pairs": 0}}, "pairs must be at least 1, not 0"),
-        ({"evolution": {"group": 5}}, "group 5 must be even (whole pairs): try 6"),
+        ({"evolution": {"group": 5}}, "group 5 must be even (whole pairs): try 4"),
         ({"evolution": {"group": 6}}, "group 6 does not divide the population 16: try 4"),
         (
             {"evolution": {"pairs": 5, "group": 4}},
@@ -192,8 +203,18 @@ def changed(**sections: Any) -> Config:
         ({"horizon": {"shortest": 9}}, "longest horizon 8 is below the shortest, 9"),
         ({"objective": {"clock": "fractoin"}}, "unknown clock 'fractoin'; did you mean fraction"),
         ({"seed": -1}, "seed must be from 0"),
-        ({"evolution": {"sigma": 0.0}}, "sigma must be above 0, not 0.0"),
-        ({"evolution": {"sigma": math.nan}}, "sigma must be above 0, not nan"),
+        ({"evolution": {"pairs": 10**12}}, "pairs must be at most 10,000,000, not 1000000000000"),
+        ({"evolution": {"pairs": 9_999_991}}, "group 4 does not divide the population 19999982"),
+        ({"evolution": {"sigma": 0.0}}, "sigma must be a finite number above 0, not 0.0"),
+        ({"evolution": {"sigma": math.inf}}, "sigma must be a finite number above 0, not inf"),
+        ({"evolution": {"rate": math.nan}}, "rate must be a finite number above 0, not nan"),
+        ({"evolution": {"rate_floor": -1.0}}, "rate_floor must be a finite number from 0, not -1"),
+        ({"evolution": {"beta1": 1.0}}, "beta1 must be from 0 to below 1, not 1.0"),
+        ({"evolution": {"signal_every": -1}}, "signal_every must be at least 0, not -1"),
+        ({"objective": {"clock_gate": math.nan}}, "clock_gate must be a finite number, not nan"),
+        ({"rival": {"a2c_value_rate": math.inf}}, "a2c_value_rate must be a finite number from 0"),
+        ({"agent": {"clip": math.nan}}, "clip must be above 0 (inf for none), not nan"),
+        ({"agent": {"hidden": (8, 0)}}, "hidden must be at least 1, not 0"),
         ({"agent": {"policy_rate": -1.0}}, "policy_rate must be a finite number from 0, not -1.0"),
     ],
 )
@@ -202,6 +223,30 @@ def test_sizes_that_do_not_fit_name_the_nearest_that_do(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         check(changed(**sections))
+    assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "line"),
+    [
+        ("agent", "network", "tabel", "unknown configuration.agent.network 'tabel'; did you mean"),
+        (
+            "evolution",
+            "pairs",
+            "8",
+            "configuration.evolution.pairs must be a whole number, not '8'",
+        ),
+        ("evolution", "shared_stream", 1, "configuration.evolution.shared_stream must be true or"),
+    ],
+)
+def test_fields_that_python_was_given_wrongly_are_named(
+    section: str, field: str, value: Any, line: str
+) -> None:
+    config = changed(**{section: {}})
+    # Outside the tests nothing looks at the types of a dataclass's fields.
+    object.__setattr__(getattr(config, section), field, value)
+    with pytest.raises(ConfigError) as caught:
+        check(config)
     assert str(caught.value).startswith(line)
 
 

@@ -12,10 +12,7 @@ from discovery import devices
 from discovery.config import ConfigError
 
 
-def test_mesh_has_every_device() -> None:
-    mesh = devices.mesh()
-    assert mesh.axis_names == ("population",)
-    assert list(mesh.devices) == jax.devices()
+def test_devices_in_words() -> None:
     assert devices.describe() == f"{len(jax.devices())} x cpu"
 
 

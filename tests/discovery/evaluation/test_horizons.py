@@ -11,7 +11,9 @@ import pytest
 from discovery import evaluate
 from discovery.config import AgentConfig, ConfigError, LifeConfig, preset, to_dict
 from discovery.evaluation import horizons, table
+from discovery.inner.build import make_environment
 from discovery.requests import EvaluateConfig
+from discovery.runs.errors import Interrupted
 from learned_objectives.library import load, make_rule, save
 
 LIFE = LifeConfig(environments=2, rollout=4, evaluation_environments=4)
@@ -111,14 +113,34 @@ def test_the_command_grows_a_table_and_runs_no_row_twice(
     again = evaluate(request, said.append)
     assert len(again) == len(rows)
     assert out.read_bytes() == before
+    longer = replace(request, horizons=(1, 2, 3))
     with pytest.raises(AssertionError, match="run again"):
-        evaluate(replace(request, horizons=(1, 2, 3)), said.append)
+        evaluate(longer, said.append)
+    # Other rates are other rows, though objective, level and number of steps are the same.
+    how = horizons.setting([load("a2c")], make_environment("chain"))
+    other = [horizons.enter(load(name), "chain", how, 4).digest for name in (str(trained), "a2c")]
+    assert not {row.digest for row in rows} & set(other)
+
+    def interrupted(*arguments: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(horizons, "score", interrupted)
+    out.unlink()
+    with pytest.raises(Interrupted, match="has what is done, the same command goes on"):
+        evaluate(longer, said.append)
+    assert table.read(out) == []
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"horizons": (0,)}, "at least 1 update"),
+        ({"horizons": (0,)}, "horizon must be at least 1, not 0"),
+        ({"horizons": (10**8,)}, "horizon must be at most 10,000,000, not 100000000"),
+        ({"levels": 0}, "levels must be at least 1, not 0"),
+        ({"seeds": -1}, "seeds must be at least 1, not -1"),
+        ({"environments": 0}, "environments must be at least 1, not 0"),
+        ({"group": 0}, "group must be at least 1, not 0"),
+        ({"max_minutes": 0.0}, "max_minutes must be above 0, not 0"),
         ({"horizons": ()}, "no horizons"),
         ({"env": "Pendulum-v1", "objectives": ("lpg-file",)}, "continuous actions"),
     ],

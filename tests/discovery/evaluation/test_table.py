@@ -311,6 +311,16 @@ def test_compare_by_hand() -> None:
     assert few.improvement == 1
 
 
+def test_searches_are_not_paired_by_the_order_of_their_digests() -> None:
+    def searches(name: str, gain: float) -> list[Row]:
+        rows = [sweep(name, gain + 0.1 * theta)[:6] for theta in range(5)]
+        return [r._replace(digest=f"{name}{i}") for i, some in enumerate(rows) for r in some]
+
+    (found, _) = table.compare(searches("a", 0.5) + searches("b", 0.1), "a", "b", resamples=200)
+    assert found.estimate == pytest.approx(0.4)
+    assert found.high - found.low > 0.2
+
+
 def test_compare_uses_levels_that_both_have() -> None:
     rows = sweep("a", 0.5, levels=6) + sweep("b", 0.1, levels=3)
     assert table.compare(rows, "a", "b", resamples=19)[0].estimate == pytest.approx(0.4)

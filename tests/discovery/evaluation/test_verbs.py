@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,10 +11,14 @@ import pytest
 
 from discovery import quickstart as quick
 from discovery import train
-from discovery.config import ConfigError, LifeConfig, RivalConfig, preset, to_dict
+from discovery.config import Config, ConfigError, LifeConfig, RivalConfig, preset, to_dict
 from discovery.evaluation import horizons, inspection
 from discovery.evaluation.training import PARTS
 from discovery.requests import InspectConfig, QuickstartConfig, TrainConfig
+from discovery.runs.errors import RunError
+from discovery.runs.folders import write_json
+from discovery.runs.run import Run
+from discovery.runs.stop import Stopped
 from learned_objectives.library import load, make_rule, save
 
 LIFE = LifeConfig(environments=2, rollout=4, evaluation_environments=4)
@@ -63,7 +68,7 @@ def test_training_stops_in_time(tmp_path: Path) -> None:
     request = TrainConfig(
         "random", env="chain", horizon=10, environments=1, rollout=2, out=str(tmp_path / "t")
     )
-    trained = train(replace(request, max_minutes=0.0), said.append)
+    trained = train(replace(request, max_minutes=1e-9), said.append)
     assert trained.curve.updates.tolist() == [0]
     assert any("stopped after 0 of 10" in line for line in said)
 
@@ -122,7 +127,8 @@ def test_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(quick, "HORIZONS", (1, 3))
     said: list[object] = []
     request = QuickstartConfig(out=str(tmp_path / "q"), levels=8)
-    assert quick.quickstart(replace(request, max_minutes=0.0), said.append) == []
+    assert quick.quickstart(replace(request, max_minutes=1e-9), said.append) == []
+    assert said[-1] == f"stopped before the comparison; go on with: {quick._command(request)}"
     comparisons = quick.quickstart(request, said.append)
     assert {(c.second, c.horizon) for c in comparisons} == {
         (name, n) for name in (quick.TWIN, quick.BORN, quick.RIVAL, quick.NOTHING) for n in (1, 3)
@@ -134,3 +140,34 @@ def test_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     blind = load(str(tmp_path / "q" / "lpg"))
     assert getattr(blind.objective, "clock", None) == "none", "a twin is saved without a clock"
     assert quick.quickstart(request, said.append) == comparisons
+
+
+@pytest.mark.parametrize(
+    ("stopped", "where", "status"),
+    [("interrupt", "before", 130), ("terminate", "before", 143), ("", "during", 130)],
+)
+def test_a_stopped_quickstart_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: Stopped, where: str, status: int
+) -> None:
+    def evolve(config: Config, folder: Path, **options: Any) -> Run:
+        options["make"](config)
+        return Run(folder, config, 3, stopped, None, None)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quick, "evolve", evolve)
+    monkeypatch.setattr(quick, "_compare", interrupted)
+    request = QuickstartConfig(out="a b", seed=2, overwrite=True, max_minutes=9.0)
+    with pytest.raises(RunError) as caught:
+        quick.quickstart(request, lambda line: None)
+    assert caught.value.status == status
+    command = "kairos quickstart --out 'a b' --seed 2"
+    assert str(caught.value) == f"stopped {where} the comparison; go on with: {command}"
+
+
+def test_another_quickstart_is_not_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "ta-lpg").mkdir()
+    write_json(tmp_path / "ta-lpg" / "config.json", to_dict(preset("quickstart")))
+    with pytest.raises(ConfigError, match=r"of another quickstart \(another seed\): begin anew"):
+        quick.quickstart(QuickstartConfig(out=str(tmp_path), seed=2), lambda line: None)

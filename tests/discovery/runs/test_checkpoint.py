@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from discovery.devices import mesh
+from discovery.inner.cohort import AXIS, population_mesh
 from discovery.runs import checkpoint
 from discovery.runs.errors import CheckpointError
 
@@ -81,7 +81,7 @@ def test_newest_comes_back_whole(store: Path) -> None:
 
 
 def test_arrays_go_where_the_abstract_tree_says(tmp_path: Path) -> None:
-    split = NamedSharding(mesh(), PartitionSpec("population"))
+    split = NamedSharding(population_mesh(2), PartitionSpec(AXIS))
     assert len(split.device_set) > 1
     checkpoint.save(tmp_path, 3, {"lives": jnp.arange(8)})
     wanted = {"lives": jax.ShapeDtypeStruct((8,), jnp.int32, sharding=split)}
