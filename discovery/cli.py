@@ -184,7 +184,7 @@ def _list(arguments: list[str]) -> int:
         return 0
     found = {
         "presets": {name: text for name, (text, _) in PRESETS.items()},
-        "objectives": shipped() | {name: text for name, (text, _) in RULES.items()},
+        "objectives": {name: text for name, (text, _) in RULES.items()} | shipped(),
         "environments": {entry.name: entry.line for entry in REGISTRY},
     }
     if request.json:

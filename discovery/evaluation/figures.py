@@ -427,7 +427,7 @@ def entropies(
     counts updates makes the left panel's.
 
     Args:
-      lives: horizon N -> values after evenly spaced numbers of updates from 0 to N, ``[K_N]``.
+      lives: horizon N -> a value of each update, before which n = 0 to N - 1 were done, ``[N]``.
       ylabel: what the values are, with their unit.
       title: above the figure.
 
@@ -440,7 +440,7 @@ def entropies(
     with mpl.rc_context(_STYLE):
         figure, (by_age, by_share) = _figure(2, title, share_y=True)
         for number, (horizon, values) in enumerate(sorted(lives.items())):
-            share = np.linspace(0, 1, len(values))
+            done = np.arange(horizon)
             look: dict[str, Any] = {
                 "color": _LIVES(norm(horizon)),
                 "marker": MARKERS[number % len(MARKERS)],
@@ -448,11 +448,16 @@ def entropies(
                 "label": f"N = {horizon:,}",
             }
             # From 0 on a log axis: one is added to every age.
-            by_age.plot(1 + share * horizon, values, **look)
-            by_share.plot(share, values, **look)
+            by_age.plot(1 + done, values, **look)
+            by_share.plot(done / horizon, values, **look)
         by_age.set_xscale("log")
+        round_ones = {m * 10**e for m in (1, 2, 5) for e in range(8)}
+        by_age.xaxis.set_major_locator(
+            FixedLocator(_apart(sorted({n for n in round_ones if n < longest} | {longest})))
+        )
+        by_age.xaxis.set_minor_locator(NullLocator())
         by_age.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-        by_age.set_xlabel("age: updates done, n + 1")
+        by_age.set_xlabel("age: the update, n + 1")
         by_share.set_xlabel("share of the life done, n/N")
         by_age.set_ylabel(_plain(ylabel))
         _legend_below(figure, [by_age])

@@ -15,10 +15,27 @@ from learned_objectives.base import Objective
 
 @functools.cache
 def make_environment(name: str) -> Environment:
-    """An environment by name, the same object each time, so that programs are shared."""
-    from envs.registry import make
+    """An environment by name, the same object each time, so that programs are shared.
 
-    return make(name)
+    Raises:
+      UnknownName: nothing has this name.
+      MissingExtra: its package is not installed.
+      ConfigError: a file of yours fails, or makes something else.
+    """
+    from envs.registry import MissingExtra, UnknownName, make
+
+    try:
+        return make(name)
+    except (UnknownName, MissingExtra):
+        raise
+    except Exception as error:  # a person's file may raise anything
+        file = name.rpartition(":")[0]
+        if not file.endswith(".py"):
+            raise
+        told = (str(error).strip() or "no message").splitlines()[0]
+        if not told.startswith(file):
+            told = f"{name} fails: {type(error).__name__}: {told}"
+        raise ConfigError(told) from error
 
 
 def make_objective(config: ObjectiveConfig, agent: AgentConfig) -> Objective:

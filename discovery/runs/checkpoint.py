@@ -18,6 +18,7 @@ import json
 import logging
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,8 +149,11 @@ def set_aside(folder: Path, after: int) -> list[str]:
     Returns:
       A line for each.
     """
+    entries = folder.iterdir() if folder.is_dir() else ()
+    # Incomplete ones too: a folder with a hole in it would be in the way for ever.
+    there = [int(entry.name) for entry in entries if entry.name.isdecimal()]
     notes = []
-    for generation in complete(folder)[0]:
+    for generation in sorted(there, reverse=True):
         if generation > after:
             aside = folder / ASIDE
             aside.mkdir(exist_ok=True)
@@ -310,7 +314,8 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
     """The result of some work of the store, or the one line of whatever it raised.
 
     When one leaf fails, Orbax logs the traceback of every thread that it stops, and drops reads
-    whose errors Python would print as they are collected; only the first error is for a person.
+    and writes whose errors Python would print as they are collected, some at exit only; only the
+    first error is for a person.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     before = sys.unraisablehook, [logger.disabled for logger in loggers]
@@ -322,12 +327,22 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
             return work(), ""
         except Exception as error:  # a store may raise anything
             problem = _reason(error)
+        logging.getLogger("asyncio").addFilter(_not_of_orbax)
         gc.collect()
         return None, problem
     finally:
         sys.unraisablehook = before[0]
         for logger, disabled in zip(loggers, before[1], strict=True):
             logger.disabled = disabled
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether a record tells of something else than an error inside Orbax."""
+    place = record.exc_info[2] if record.exc_info else None
+    return not any(
+        frame.f_globals.get("__name__", "").startswith("orbax.")
+        for frame, _ in traceback.walk_tb(place)
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,6 +167,8 @@ def begin(folder: Path, config: Config) -> None:
         write_json(folder / CONFIG, to_dict(config))
         write_json(folder / VERSIONS, devices.versions())
     except OSError as error:
+        with suppress(OSError):  # nothing half begun stays in the way
+            abandon(folder)
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from None
 
 

@@ -215,6 +215,8 @@ class _Host:
             found = self._restore(abstract, from_generation)
             if found is None:
                 self.screen.line("no complete checkpoint yet: beginning from the configuration")
+                for note in checkpoint.set_aside(self.where / folders.CHECKPOINTS, -1):
+                    self.screen.line(note)
         if found is not None:
             self.state = strongly_typed(found.state)
             self.generation = self.sent = self.saved = found.generation

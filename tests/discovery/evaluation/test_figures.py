@@ -98,12 +98,12 @@ def sensitivity() -> Figure:
 
 
 def entropies() -> Figure:
-    lives = {n: np.exp(-np.linspace(0, 2, n + 1)) for n in (10, 50, 250)}
+    lives = {n: np.exp(-np.linspace(0, 2, n)) for n in (10, 50, 250)}
     return figures.entropies(lives, title="ta-lpg")
 
 
 def entropies_of_one_horizon() -> Figure:
-    return figures.entropies({1: np.array([1.0, 0.5])})
+    return figures.entropies({1: np.array([1.0])})
 
 
 ALL = [
@@ -219,8 +219,9 @@ def test_several_agents_are_a_median_and_a_middle_half() -> None:
 
 def test_entropies_are_aligned_twice() -> None:
     by_age, by_share = entropies().axes
-    assert lines(by_age)["N = 50"].get_xdata()[[0, -1]].tolist() == [1, 51]
-    assert lines(by_share)["N = 50"].get_xdata()[[0, -1]].tolist() == [0, 1]
+    assert lines(by_age)["N = 50"].get_xdata()[[0, -1]].tolist() == [1, 50]
+    assert lines(by_share)["N = 50"].get_xdata()[[0, -1]].tolist() == [0, 0.98]
+    assert by_age.get_xticks().tolist() == [1, 2, 5, 10, 20, 50, 100, 250]
 
 
 def test_names_are_text(tmp_path: Path) -> None:

@@ -50,6 +50,23 @@ def test_a_rule_of_ones_own_must_be_hashable(tmp_path: Path) -> None:
         make_objective(ObjectiveConfig(rule=f"{file}:make"), AGENT)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def make(:", "own.py:make fails: SyntaxError: "),
+        ("import nosuchmodule", "fails: ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("def make():\n    return 3\n", r"own.py:make: neither .* it has no reset, step"),
+    ],
+)
+def test_an_environment_file_that_fails_is_told_in_a_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        make_environment(f"{tmp_path / 'own.py'}:make")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_numbers_of_an_update_are_the_agents() -> None:
     assert make_hyper(LPG(), AGENT, clock_gate=0.5) == LPGHyper(
         policy_rate=7.0, prediction_rate=3.0, prediction_weight=0.75, clip=0.25, clock_gate=0.5

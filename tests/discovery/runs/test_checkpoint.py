@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,7 +139,9 @@ def test_an_older_one_can_be_chosen(store: Path) -> None:
     ]
     assert checkpoint.complete(store) == ([0], [])
     checkpoint.save(store, 5, state_at(5))
+    shutil.rmtree(store / "5" / "state")  # incomplete, and in the way of the next 5
     assert checkpoint.set_aside(store, 0)[0].endswith("5-1")
+    assert checkpoint.set_aside(store / "none", 0) == []
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
