@@ -124,3 +124,15 @@ def features(
     if clip_log and clock in LOGS:
         values[-1] = jnp.clip(values[-1], -1, 1)
     return jnp.stack(values)
+
+
+def remaining_share(time: Time, dtype: DTypeLike) -> Float[Array, ""]:
+    """Share of a life that is left, ``1 - n/N``: 1 at birth, 1/N at the last update, 0 after it.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> time = Time(n=jnp.asarray(1), N=jnp.asarray(4), unit=jnp.asarray(1.0))
+      >>> float(remaining_share(time, jnp.float32))
+      0.75
+    """
+    return jnp.clip(1 - _fraction(time, dtype), 0, 1)

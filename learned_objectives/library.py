@@ -41,9 +41,21 @@ RULES: dict[str, tuple[str, str]] = {
         "learned policy gradient; temporally aware with a clock",
         "learned_objectives.lpg:LPG",
     ),
+    "lpo": (
+        "learned drift in a mirror-learning update; temporally aware with a clock",
+        "learned_objectives.lpo:LPO",
+    ),
     "a2c": (
         "advantage actor-critic, hand-written",
         "learned_objectives.handwritten:A2C",
+    ),
+    "ppo": (
+        "proximal policy optimisation, hand-written",
+        "learned_objectives.mirror:PPO",
+    ),
+    "dpo": (
+        "discovered policy optimisation, a learned drift in closed form",
+        "learned_objectives.mirror:DPO",
     ),
     "random": (
         "no update at all: the policy an agent was born with",

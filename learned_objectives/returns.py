@@ -54,6 +54,43 @@ def generalized_advantage(
     return jax.lax.scan(back, start, (delta, carry_on), reverse=True)[1]
 
 
+def advantage_over_return(
+    reward: Float[Array, "T *B"],
+    value: Float[Array, "T *B"],
+    next_value: Float[Array, "T *B"],
+    target: Float[Array, "T *B"],
+    terminated: Bool[Array, "T *B"],
+    truncated: Bool[Array, "T *B"],
+    discount: Scalar,
+) -> Float[Array, "T *B"]:
+    r"""One reward and the lambda-return that follows it, above the value.
+
+    :math:`A_t = r_t + \gamma (1 - \mathrm{term}_t) v_{t+1} - V(s_t)`, where :math:`v_{t+1}` is the
+    lambda-return of the next step, or :math:`V(s_{t+1})` where none follows: at a truncation and at
+    the end of the rollout.
+
+    Args:
+      reward: :math:`r_t`, ``[T, ...]``.
+      value: :math:`V(s_t)`.
+      next_value: :math:`V(s_{t+1})` before any reset.
+      target: the lambda-returns :math:`v_t`, advantage of
+        :func:`generalized_advantage` plus value.
+      terminated: the environment ended the episode at t.
+      truncated: a step limit cut it at t.
+      discount: :math:`\gamma`.
+
+    Returns:
+      Advantages, ``[T, ...]``.
+
+    Source: the form in which Brax computes the advantages of PPO, with the true last state of an
+    episode in place of a masked step.
+    """
+    chex.assert_equal_shape([reward, value, next_value, target, terminated, truncated])
+    following = jnp.concatenate([target[1:], next_value[-1:]])
+    following = jnp.where(truncated, next_value, following)
+    return reward + discount * jnp.where(terminated, 0, following) - value
+
+
 def normalise(x: Float[Array, "*batch"], epsilon: float = 1e-8) -> Float[Array, "*batch"]:
     r"""To mean zero and standard deviation one: :math:`(x - \bar x) / (\sigma_x + \epsilon)`."""
     return (x - x.mean()) / (x.std() + epsilon)

@@ -186,7 +186,7 @@ def test_seeds_stop_together(kairos: Call, monkeypatch: pytest.MonkeyPatch) -> N
         ("evole", "kairos: unknown verb 'evole'; did you mean evolve"),
         ("evolve --preset quickstrat", "unknown preset 'quickstrat'; did you mean quickstart?"),
         ("evolve --preset smoke --env smal", "unknown environment 'smal'; did you mean small"),
-        ("evolve --preset smoke --objective lgp", "unknown objective 'lgp'; did you mean lpg?"),
+        ("evolve --preset smoke --objective lgp", "unknown objective 'lgp'; did you mean lpo or lpg?"),
         ("evolve --preset smoke --env none.py:make", "there is no file none.py"),
         (
             "evolve --preset smoke --clock fractoin",

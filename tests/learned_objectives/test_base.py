@@ -11,11 +11,19 @@ from learned_objectives.library import RULES, make_rule
 
 RULE_NAMES = tuple(RULES)
 
+SHARED_OUT = {"epochs": 2, "minibatches": 3}
+SMALL = {
+    "lpg": {"width": 4, "predictions": 3, "embedding": 2},
+    "lpo": SHARED_OUT | {"width": 4},
+    "ppo": SHARED_OUT,
+    "dpo": SHARED_OUT,
+}
+"""Fields with which a rule is small, and fits a rollout of 7 x 3 steps."""
+
 
 @pytest.fixture
 def rule(request):
-    fields = {"width": 4, "predictions": 3, "embedding": 2} if request.param == "lpg" else {}
-    return make_rule(request.param, **fields)
+    return make_rule(request.param, **SMALL.get(request.param, {}))
 
 
 every_rule = pytest.mark.parametrize("rule", RULE_NAMES, indirect=True)
@@ -62,9 +70,10 @@ def test_an_update_keeps_the_protocol(rule, make_learner, make_experience, make_
             lambda leaf: jnp.asarray(random.normal(size=leaf.shape), leaf.dtype),
             jax.eval_shape(rule.init, jax.random.key(0)),
         )
-        hyper, experience, time = rule.hyper(), make_experience(), make_time(2, 5)
+        hyper, seen, time = rule.hyper(), make_experience(), make_time(2, 5)
 
         def loss(theta, params):
+            experience = seen._replace(behaviour=network.act(params, seen.observation))
             born = rule.birth(theta, hyper, network, params)
             said = rule.signals(theta, hyper, network, born, experience, time)
             assert said["pi_hat"].shape == experience.reward.shape

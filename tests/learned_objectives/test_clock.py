@@ -101,6 +101,12 @@ def test_float64(form, make_time):
             np.testing.assert_allclose(found, [1 / 3, np.log(3)], rtol=1e-15)
 
 
+def test_what_is_left_of_a_life(make_time):
+    left = [clock.remaining_share(make_time(n, 4), jnp.float32) for n in range(6)]
+    assert list(map(float, left)) == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert left[0].dtype == jnp.float32
+
+
 def test_unknown_form(make_time):
     with pytest.raises(ValueError, match=r"'sundial'; known: none, .*raw_scaled"):
         features("sundial", make_time(0, 1), jnp.float32)

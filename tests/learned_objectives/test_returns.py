@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rlax
 
-from learned_objectives.returns import generalized_advantage, normalise
+from learned_objectives.returns import advantage_over_return, generalized_advantage, normalise
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -83,6 +83,37 @@ def test_a_concatenated_trace_equals_its_two_parts(ending):
     whole = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
     parts = np.concatenate([ours(first), ours(second)])
     np.testing.assert_allclose(ours(whole), parts, rtol=1e-5, atol=1e-6)
+
+
+def test_lambda_returns_obey_their_recursion():
+    """``v_t = r_t + gamma ((1 - lambda) V(s_{t+1}) + lambda v_{t+1})`` but at endings."""
+    with jax.enable_x64(True):
+        trace = drawn(12, seed=4)
+        target = np.asarray(ours(trace) + trace[1])
+    reward, _, next_value, terminated, truncated = trace
+    for t, b in np.ndindex(target.shape):
+        last = t == 11 or truncated[t, b]
+        following = next_value[t, b] if last else target[t + 1, b]
+        mixed = (1 - LAMBDA) * next_value[t, b] + LAMBDA * following
+        expected = reward[t, b] + (0 if terminated[t, b] else GAMMA * mixed)
+        np.testing.assert_allclose(target[t, b], expected, rtol=1e-12)
+
+
+def test_advantage_over_the_return_that_follows():
+    # gamma = 1/2. 1 + .5 * 8 - 2, then 3 + 0 - 4 (terminated), then 2 + .5 * 6 - 1 (cut, value of
+    # the last state), then 0 + .5 * 2 - 1 (end of the rollout, value of the last state).
+    trace = [
+        jnp.asarray(x)
+        for x in (
+            [1.0, 3.0, 2.0, 0.0],
+            [2.0, 4.0, 1.0, 1.0],
+            [4.0, 9.0, 6.0, 2.0],
+            [7.0, 8.0, 5.0, 3.0],
+            [False, True, False, False],
+            [False, False, True, False],
+        )
+    ]
+    np.testing.assert_allclose(advantage_over_return(*trace, 0.5), [3.0, -1.0, 4.0, 0.0])
 
 
 def test_normalise():

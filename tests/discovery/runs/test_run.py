@@ -616,7 +616,7 @@ def test_unknown_names_are_refused_before_anything_is_written(
     folder = tmp_path / "run"
     refused("unknown environment 'smal'; did you mean small", replace(config, env="smal"), folder)
     rule = replace(config, objective=replace(config.objective, rule="lgp"))
-    refused("unknown objective 'lgp'; did you mean lpg", rule, folder)
+    refused("unknown objective 'lgp'; did you mean lpo or lpg", rule, folder)
     refused("there is no file none.py", replace(config, env="none.py:make"), folder)
     refused("group 5 must be even", replace(config, evolution=replace(config.evolution, group=5)))
     refused("nothing to search")
