@@ -30,10 +30,10 @@ def _transform(kind: Kind, epsilon: float) -> optax.GradientTransformation:
 
 
 def norm(tree: PyTree) -> Float[Array, ""]:
-    """Euclidean norm of a tree, with slope zero where the tree is zero."""
+    """Euclidean norm of a tree, with slope zero where the tree is zero; NaN if a leaf has one."""
     square = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    zero = square == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def clip(tree: PyTree, limit: Rate) -> PyTree:

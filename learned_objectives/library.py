@@ -57,6 +57,34 @@ RULES: dict[str, tuple[str, str]] = {
         "discovered policy optimisation, a learned drift in closed form",
         "learned_objectives.mirror:DPO",
     ),
+    "a2c-constant": (
+        "A2C, its numbers tuned by a search",
+        "learned_objectives.scheduled:A2CConstant",
+    ),
+    "a2c-scheduled": (
+        "A2C on schedules over a life, tuned by a search",
+        "learned_objectives.scheduled:A2CScheduled",
+    ),
+    "a2c-scheduled-n": (
+        "A2C on schedules that depend on the horizon too, tuned by a search",
+        "learned_objectives.scheduled:A2CScheduledN",
+    ),
+    "ppo-constant": (
+        "PPO, its numbers tuned by a search",
+        "learned_objectives.scheduled:PPOConstant",
+    ),
+    "ppo-scheduled": (
+        "PPO on schedules over a life, tuned by a search",
+        "learned_objectives.scheduled:PPOScheduled",
+    ),
+    "ppo-scheduled-n": (
+        "PPO on schedules that depend on the horizon too, tuned by a search",
+        "learned_objectives.scheduled:PPOScheduledN",
+    ),
+    "lpg-annealed": (
+        "LPG whose agents' rates fall or rise over a life, as a search finds",
+        "learned_objectives.scheduled:AnnealedLPG",
+    ),
     "random": (
         "no update at all: the policy an agent was born with",
         "learned_objectives.handwritten:Random",

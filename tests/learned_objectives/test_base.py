@@ -17,6 +17,10 @@ SMALL = {
     "lpo": SHARED_OUT | {"width": 4},
     "ppo": SHARED_OUT,
     "dpo": SHARED_OUT,
+    "ppo-constant": SHARED_OUT,
+    "ppo-scheduled": SHARED_OUT,
+    "ppo-scheduled-n": SHARED_OUT,
+    "lpg-annealed": {"width": 4, "predictions": 3, "embedding": 2},
 }
 """Fields with which a rule is small, and fits a rollout of 7 x 3 steps."""
 

@@ -95,3 +95,9 @@ def test_dtypes_follow_the_parameters(kind):
         rate = {"policy": jnp.float32(0.1)}
         moved, _ = descent.step(kind, params, state, params, rate, jnp.float32(0.5))
         assert moved["policy"]["w"].dtype == jnp.float64
+
+
+def test_the_norm_of_what_is_not_a_number_is_none() -> None:
+    assert jnp.isnan(descent.norm({"a": jnp.asarray([0.0, jnp.nan]), "b": jnp.ones(2)}))
+    assert descent.norm({"a": jnp.asarray([0.0, jnp.inf])}) == jnp.inf
+    assert jax.grad(lambda x: descent.norm({"a": x}))(jnp.zeros(2)).tolist() == [0.0, 0.0]
