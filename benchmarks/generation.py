@@ -22,18 +22,26 @@ from statistics import median
 from typing import Any
 
 from discovery import devices
-from discovery.config import Config, HorizonConfig, preset
+from discovery.config import Config, HorizonConfig, population, preset
 
 PUBLIC = 2800
 """Environment steps a second of the papers' public code on such a machine: see README.md."""
 
 
-def case(name: str, group: int | None, horizon: int | None, pairs: int | None) -> Config:
+def case(
+    name: str, group: int | None, horizon: int | None, pairs: int | None, agents: int | None
+) -> Config:
     """A search of one size.
 
     ``published``: network and agent of the paper, 8 pairs, horizon 50. ``cpu``: width 32, as the
-    CPU presets. ``full``: the whole published generation, 512 pairs, horizons 10 to 250.
+    CPU presets. ``full``: the whole published generation, 512 pairs, horizons 10 to 250. ``meta``:
+    a published step of meta-gradients, 512 agents, K = 5.
     """
+    if name == "meta":
+        config = preset("ta-lpg-mg")
+        chosen = replace(config.gradient, agents=agents or config.gradient.agents)
+        chosen = replace(chosen, agents_group=group or chosen.agents_group)
+        return replace(config, gradient=chosen)
     config = preset("ta-lpg-cpu" if name == "cpu" else "ta-lpg")
     evolution = config.evolution
     if name == "published":
@@ -68,8 +76,8 @@ def measure(config: Config, repeats: int) -> dict[str, Any]:
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
-        "pairs": config.evolution.pairs,
-        "group": config.evolution.group,
+        "lives": population(config)[0],
+        "group": population(config)[1],
         "width": config.objective.width,
         "horizons": [config.horizon.shortest, config.horizon.longest],
         "compile_seconds": round(first - median(seconds), 1),
@@ -86,6 +94,8 @@ TABLE = (
     ("CPU size (GRU 32), 64 pairs, N = 5-100", ["--case", "cpu"]),
     ("CPU size, N = 50", ["--case", "cpu", "--horizon", "50"]),
     ("CPU size, N = 1,000", ["--case", "cpu", "--horizon", "1000", "--repeats", "2"]),
+    ("meta-gradient (GRU 256), K = 5, 64 agents", ["--case", "meta", "--agents", "64"]),
+    ("meta-gradient (GRU 256), K = 5, 512 agents", ["--case", "meta", "--repeats", "2"]),
 )
 
 
@@ -109,17 +119,19 @@ def table() -> None:
 def main() -> None:
     """Read the flags."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--case", choices=("published", "cpu", "full"))
+    parser.add_argument("--case", choices=("published", "cpu", "full", "meta"))
     parser.add_argument("--group", type=int)
     parser.add_argument("--horizon", type=int)
     parser.add_argument("--pairs", type=int)
+    parser.add_argument("--agents", type=int)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     flags = parser.parse_args()
     if not flags.case:
         table()
         return
-    found = measure(case(flags.case, flags.group, flags.horizon, flags.pairs), flags.repeats)
+    chosen = case(flags.case, flags.group, flags.horizon, flags.pairs, flags.agents)
+    found = measure(chosen, flags.repeats)
     if flags.json:
         print(json.dumps(found))
         return

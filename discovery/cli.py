@@ -25,7 +25,9 @@ from discovery.requests import (
     InspectConfig,
     ListConfig,
     QuickstartConfig,
+    ReproduceConfig,
     TrainConfig,
+    seeds,
 )
 
 Request = TypeVar("Request")
@@ -175,6 +177,7 @@ def _say(what: Any) -> None:
 
 
 def _list(arguments: list[str]) -> int:
+    from discovery.evaluation import papers
     from envs.registry import REGISTRY
     from learned_objectives.library import RULES, shipped
 
@@ -186,6 +189,7 @@ def _list(arguments: list[str]) -> int:
         "presets": {name: text for name, (text, _) in PRESETS.items()},
         "objectives": {name: text for name, (text, _) in RULES.items()} | shipped(),
         "environments": {entry.name: entry.line for entry in REGISTRY},
+        "figures": {entry.name: entry.line for entry in papers.REGISTRY},
     }
     if request.json:
         print(json.dumps(found, indent=2))
@@ -277,30 +281,6 @@ def _planned(request: EvolveConfig) -> list[tuple[Config, str]]:
     return [(c, f"{request.out}-{c.seed}" if request.out else str(default(c))) for c in configs]
 
 
-def seeds(text: str) -> tuple[int, ...]:
-    """Seeds from text such as ``0-4`` or ``0,3,7``.
-
-    Raises:
-      ConfigError: it is something else, or names a seed twice.
-
-    Example:
-      >>> seeds("0-2,7")
-      (0, 1, 2, 7)
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"seeds must be like 0-4 or 0,3,7, not {text!r}")
-        low, high = int(first), int(last or first)
-        if high < low or high - low >= 1000:
-            raise ConfigError(f"seeds {part.strip()}: from low to high, at most 1,000")
-        found.extend(range(low, high + 1))
-    if len(set(found)) < len(found):
-        raise ConfigError(f"seeds {text!r} name one seed twice")
-    return tuple(found)
-
-
 def _computing(kind: type[Any], verb: str, module: str) -> Callable[[list[str]], int]:
     """A verb whose function takes its request and somewhere to report progress."""
 
@@ -320,6 +300,14 @@ def _computing(kind: type[Any], verb: str, module: str) -> Callable[[list[str]],
     return run
 
 
+def _reproduce(arguments: list[str]) -> int:
+    request = _parse(ReproduceConfig, "reproduce", arguments)
+    from discovery.evaluation.papers import reproduce
+
+    reproduce(request, report=_say)
+    return 0
+
+
 def _doctor(arguments: list[str]) -> int:
     request = _parse(DoctorConfig, "doctor", arguments)
     config = preset(request.preset) if request.preset else None
@@ -330,7 +318,7 @@ def _doctor(arguments: list[str]) -> int:
 
 
 VERBS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
-    "list": ("objectives, environments, presets", _list),
+    "list": ("objectives, environments, presets, figures", _list),
     "evolve": ("search for an objective, or go on with a search", _evolve),
     "evaluate": (
         "score objectives at several horizons: a tidy table",
@@ -344,6 +332,7 @@ VERBS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
         "what an objective does over a life: pictures",
         _computing(InspectConfig, "inspect", "discovery.evaluation.inspection"),
     ),
+    "reproduce": ("a published claim: its searches, its tables, its picture", _reproduce),
     "doctor": ("devices, versions, memory, which `envs`", _doctor),
     "quickstart": (
         "the main job on a laptop, a few minutes",

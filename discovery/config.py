@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 CLOCKS = (
     "none",
@@ -55,6 +55,46 @@ class ObjectiveConfig:
     """Width of the embedding of a prediction."""
     clock_gate: float = 1.0
     """The clock is multiplied by this: 0 makes the horizon-blind twin in the same program."""
+    clip_log: bool | None = None
+    """Hold the scaled log of the horizon in [-1, 1] (clocks ``horizon`` and ``fraction_scaled``);
+    by default as the rule has it: LPO yes, LPG no."""
+    discount_input: bool = False
+    """Show LPG the discount."""
+    ppo_term: bool = True
+    """LPO's drift stands on top of PPO's; else it is the network's alone."""
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """The update of an agent in mirror learning: PPO, DPO, LPO, TA-LPO. Defaults are MinAtar's."""
+
+    epochs: int = 4
+    """Passes over a rollout."""
+    minibatches: int = 8
+    """Parts of a pass, a gradient step each."""
+    segments: bool = False
+    """Minibatches of segments, one environment each, instead of single steps."""
+    segment: int = 0
+    """Steps of a segment; 0 for the whole rollout."""
+    recompute: bool = False
+    """Advantages and targets from the critic as it is at each minibatch, in the form of Brax."""
+    adam_epsilon: float = 1e-5
+    """Epsilon of the agent's Adam."""
+    anneal: float = 0.0
+    """How far the agent's rates fall over a life: 0 constant, 1 linearly to zero."""
+    gamma: float = 0.99
+    """Discount; of A2C too, and what LPG is shown of it."""
+    gae_lambda: float = 0.95
+    """lambda of the advantage; of A2C too."""
+    entropy_bonus: float = 0.01
+    """Weight of the policy's entropy; of A2C too."""
+    value_weight: float = 0.5
+    """Weight of the value loss."""
+    value_clip: float = 0.2
+    """How far a value may move from the one when acting before its loss saturates; inf for no
+    bound."""
+    clip_ratio: float = 0.2
+    """Bound of PPO's ratio; of its term in LPO's drift, too."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +105,21 @@ class AgentConfig:
     """Kind of network; a table needs an environment whose observation is a state index."""
     hidden: tuple[int, ...] = ()
     """Widths of the hidden layers of an MLP (of the dense part of a CNN)."""
+    value_hidden: tuple[int, ...] | None = None
+    """The same for a value head, if it has widths of its own."""
+    activation: Literal["relu", "tanh", "swish"] = "relu"
+    """After each hidden layer."""
+    initialisation: Literal["lecun_normal", "lecun_uniform", "orthogonal"] = "lecun_normal"
+    """Of kernels; ``orthogonal`` has gain sqrt 2 for hidden layers, .01 for the last layer of the
+    policy head and 1 for that of the others."""
+    distribution: Literal["tanh", "clipped"] = "tanh"
+    """How a Gaussian's continuous action is brought into its bounds."""
+    normalise_observations: bool = False
+    """Scale observations by their running mean and deviation, clipped to 5."""
+    normalise_rewards: bool = False
+    """Scale rewards by the running deviation of their discounted sum, clipped to 10."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this where an agent learns; read by PPO, DPO, LPO and TA-LPO."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The agent's optimiser."""
     policy_rate: float = 40.0
@@ -75,6 +130,9 @@ class AgentConfig:
     """Global-norm clip of each head's gradient."""
     prediction_weight: float = 0.5
     """Weight of the prediction loss, alpha_y; multiplied before the clip."""
+    # Not in the text of an agent, by which tables know their rows: few rules read it.
+    update: UpdateConfig = field(default_factory=UpdateConfig, repr=False)
+    """Epochs, minibatches and weights of PPO, DPO, LPO and TA-LPO."""
 
 
 @dataclass(frozen=True)
@@ -139,17 +197,85 @@ class EvolutionConfig:
     """Second-moment decay of the outer Adam."""
     epsilon: float = 1e-8
     """Epsilon of the outer Adam."""
-    shaping: Literal["pair", "centred_rank", "group_z"] = "pair"
-    """How scores become weights."""
+    shaping: Literal["pair", "centred_rank", "group_z", "coin_flip"] = "pair"
+    """How scores become weights; ``coin_flip`` ignores them, for a search that learns nothing."""
     fitness: Literal["final", "area"] = "final"
     """Score at the end of a life, or averaged along it."""
     shared_stream: bool = True
     """Partners of a pair share every random number of their lives."""
     signal_every: int = 0
     """Every so many generations, repeat one with other random numbers to see how much of a pair's
-    difference is luck; 0 for never."""
+    difference is luck; 0 for never. The host then waits for every generation."""
     start: Literal["zero", "init"] = "zero"
     """The mean at generation 0: zeros, or the network's own initialisation."""
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Which part of a life the outer loop sees at once, unless it evolves over whole lives."""
+
+    window: int = 5
+    """Updates K of a window, static; 0 for whole lives, every agent newborn."""
+    score: Literal["along", "end"] = "along"
+    """Score every window (of whole lives: every update), or only where a life has come to its
+    horizon."""
+    vote: Literal["window", "life"] = "window"
+    """One vote a window, or one a life: a window then counts as much as it is of its life."""
+
+
+@dataclass(frozen=True)
+class GradientConfig:
+    """Meta-gradients through the updates of a window, followed by Adam."""
+
+    agents: int = 512
+    """Agents that live on from step to step, each on a task of its own."""
+    agents_group: int = 16
+    """Agents differentiated together. More: faster, more memory."""
+    meta_rate: float = 1e-4
+    """Learning rate of the outer Adam."""
+    meta_beta1: float = 0.9
+    """First-moment decay of the outer Adam."""
+    meta_beta2: float = 0.999
+    """Second-moment decay of the outer Adam."""
+    meta_epsilon: float = 1e-8
+    """Epsilon of the outer Adam."""
+    meta_clip: float = 0.5
+    """Norm to which the meta-gradient is clipped, before Adam; inf for none."""
+    entropy_weight: float = 0.05
+    """beta_0, reward for the entropy of the agents' policies."""
+    prediction_entropy_weight: float = 0.001
+    """beta_1, reward for the entropy of the agents' predictions."""
+    pi_hat_weight: float = 0.005
+    """beta_2, penalty on the square of pi_hat."""
+    y_hat_weight: float = 0.001
+    """beta_3, penalty on the square of y_hat."""
+    entropy_decay: bool = False
+    """beta_0 falls to zero over an agent's life, as 1 - n/N."""
+    discount: float = 0.99
+    """gamma of the meta-objective's advantage."""
+    trace: float = 0.95
+    """lambda of the meta-objective's advantage."""
+    train_critic: bool = True
+    """Train each agent's critic; without, its advantage is that of a value of zero (tables)."""
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """GROOVE: which tasks, a level and a horizon each, are learned on."""
+
+    curriculum: Literal["none", "groove"] = "none"
+    """Fresh tasks only, or replay of those on which A2C is furthest ahead."""
+    buffer: int = 4000
+    """Tasks remembered."""
+    replay: float = 0.5
+    """Probability that a newborn agent's task is replayed."""
+    sampling: Literal["rank", "proportional"] = "rank"
+    """Whether the chance of being replayed falls with the rank of a task's regret or with the
+    regret itself."""
+    temperature: float = 1.0
+    """Lower: more of the replay goes to the tasks of highest regret."""
+    antagonists: int = 64
+    """Lives of A2C trained together, once so many tasks wait for their regret."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +298,144 @@ class Config:
     """Checkpoints kept."""
     validation_levels: int = 64
     """Fixed held-out levels on which the mean is scored, spread over the horizons."""
+    estimator: Literal["evolution", "windows", "gradient"] = "evolution"
+    """The outer loop: evolution over whole lives, evolution over windows of lives that go on, or
+    meta-gradients."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     life: LifeConfig = field(default_factory=LifeConfig)
     horizon: HorizonConfig = field(default_factory=HorizonConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    gradient: GradientConfig = field(default_factory=GradientConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     rival: RivalConfig = field(default_factory=RivalConfig)
+
+
+MINATAR_AGENT = AgentConfig(
+    network="mlp",
+    hidden=(64, 64),
+    value_hidden=None,
+    activation="relu",
+    initialisation="orthogonal",
+    distribution="tanh",
+    normalise_observations=False,
+    normalise_rewards=False,
+    reward_scale=1.0,
+    optimizer="adam",
+    policy_rate=1e-3,
+    prediction_rate=1e-3,
+    clip=0.5,
+    prediction_weight=0.5,
+    update=UpdateConfig(
+        epochs=4,
+        minibatches=8,
+        segments=False,
+        segment=0,
+        recompute=False,
+        adam_epsilon=1e-5,
+        anneal=0.0,
+        gamma=0.99,
+        gae_lambda=0.95,
+        entropy_bonus=0.01,
+        value_weight=0.5,
+        value_clip=0.2,
+        clip_ratio=0.2,
+    ),
+)
+"""An agent of PPO, DPO, LPO or TA-LPO for MinAtar, as evolved objectives were published there; the
+constant rate is ours."""
+
+MINATAR_LIFE = LifeConfig(
+    environments=64, rollout=128, evaluation_environments=64, time_limit="bootstrap"
+)
+
+
+class BraxNumbers(NamedTuple):
+    """What differs between Brax environments in LPO's published setting."""
+
+    steps: float
+    """Environment steps of a life."""
+    gamma: float
+    epochs: int
+    segment: int
+    """Steps of a segment: the unroll length of Brax's own PPO."""
+    segments: int
+    """Segments of a minibatch, of which there are 32."""
+    entropy_bonus: float
+    reward_scale: float
+
+
+BRAX: dict[str, BraxNumbers] = {
+    "ant": BraxNumbers(3e7, 0.97, 4, 5, 1024, 1e-2, 10.0),
+    "humanoid": BraxNumbers(5e7, 0.97, 8, 10, 1024, 1e-3, 0.1),
+    "halfcheetah": BraxNumbers(1e8, 0.95, 8, 20, 512, 1e-3, 1.0),
+    "walker2d": BraxNumbers(5e7, 0.97, 8, 20, 256, 1e-3, 0.1),
+    # Published with an action repeat of 4, which is an option of the environment's.
+    "reacher": BraxNumbers(1e8, 0.95, 8, 50, 256, 1e-3, 5.0),
+}
+"""By environment (Discovered Policy Optimisation, NeurIPS 2022)."""
+
+_BRAX_ENVIRONMENTS, _BRAX_MINIBATCHES = 2048, 32
+
+
+def brax_numbers(kind: str) -> BraxNumbers:
+    """Those of an environment such as ``ant``; ant's with raw rewards where none are published."""
+    return BRAX.get(kind, BRAX["ant"]._replace(reward_scale=1.0))
+
+
+def brax_agent(kind: str) -> AgentConfig:
+    """An agent of PPO, DPO, LPO or TA-LPO for a Brax environment, as LPO was published there."""
+    numbers = brax_numbers(kind)
+    return AgentConfig(
+        network="mlp",
+        hidden=(32,) * 4,
+        value_hidden=(256,) * 5,
+        activation="swish",
+        initialisation="lecun_uniform",
+        distribution="tanh",
+        normalise_observations=True,
+        normalise_rewards=False,
+        reward_scale=numbers.reward_scale,
+        optimizer="adam",
+        policy_rate=3e-4,
+        prediction_rate=3e-4,
+        clip=math.inf,
+        prediction_weight=0.5,
+        update=UpdateConfig(
+            epochs=numbers.epochs,
+            minibatches=_BRAX_MINIBATCHES,
+            segments=True,
+            segment=numbers.segment,
+            recompute=True,
+            adam_epsilon=1e-8,
+            anneal=0.0,
+            gamma=numbers.gamma,
+            gae_lambda=0.95,
+            entropy_bonus=numbers.entropy_bonus,
+            value_weight=0.5,
+            value_clip=math.inf,
+            clip_ratio=0.2,
+        ),
+    )
+
+
+def brax_life(kind: str) -> LifeConfig:
+    """Its sizes: 2,048 environments and as many steps as its 32 minibatches share out.
+
+    Example:
+      >>> life = brax_life("ant")
+      >>> life.environments * life.rollout
+      163840
+    """
+    numbers = brax_numbers(kind)
+    segments = numbers.segments * _BRAX_MINIBATCHES // _BRAX_ENVIRONMENTS
+    return LifeConfig(
+        environments=_BRAX_ENVIRONMENTS,
+        rollout=segments * numbers.segment,
+        evaluation_environments=64,
+        time_limit="bootstrap",
+    )
 
 
 # The published setting of TA-LPG (reference code with its authors' later correction of rate and
@@ -191,17 +449,48 @@ _TA_LPG = Config(
     checkpoint_every=50,
     keep_checkpoints=3,
     validation_levels=256,
+    estimator="evolution",
     objective=ObjectiveConfig(
-        rule="lpg", clock="fraction_log", width=256, predictions=8, embedding=16, clock_gate=1.0
+        rule="lpg",
+        clock="fraction_log",
+        width=256,
+        predictions=8,
+        embedding=16,
+        clock_gate=1.0,
+        clip_log=None,
+        discount_input=False,
+        ppo_term=True,
     ),
     agent=AgentConfig(
         network="table",
         hidden=(),
+        value_hidden=None,
+        activation="relu",
+        initialisation="lecun_normal",
+        distribution="tanh",
+        normalise_observations=False,
+        normalise_rewards=False,
+        reward_scale=1.0,
         optimizer="sgd",
         policy_rate=40.0,
         prediction_rate=4.0,
         clip=0.5,
         prediction_weight=0.5,
+        update=UpdateConfig(
+            epochs=4,
+            minibatches=8,
+            segments=False,
+            segment=0,
+            recompute=False,
+            adam_epsilon=1e-5,
+            anneal=0.0,
+            gamma=0.99,
+            gae_lambda=0.95,
+            entropy_bonus=0.01,
+            value_weight=0.5,
+            value_clip=0.2,
+            clip_ratio=0.2,
+        ),
     ),
     life=LifeConfig(
         environments=64, rollout=20, evaluation_environments=64, time_limit="bootstrap"
@@ -225,6 +514,32 @@ _TA_LPG = Config(
         shared_stream=True,
         signal_every=0,
         start="zero",
+    ),
+    window=WindowConfig(window=5, score="along", vote="window"),
+    gradient=GradientConfig(
+        agents=512,
+        agents_group=16,
+        meta_rate=1e-4,
+        meta_beta1=0.9,
+        meta_beta2=0.999,
+        meta_epsilon=1e-8,
+        meta_clip=0.5,
+        entropy_weight=0.05,
+        prediction_entropy_weight=0.001,
+        pi_hat_weight=0.005,
+        y_hat_weight=0.001,
+        entropy_decay=False,
+        discount=0.99,
+        trace=0.95,
+        train_critic=True,
+    ),
+    curriculum=CurriculumConfig(
+        curriculum="none",
+        buffer=4000,
+        replay=0.5,
+        sampling="rank",
+        temperature=1.0,
+        antagonists=64,
     ),
     rival=RivalConfig(a2c_policy_rate=40.0, a2c_value_rate=4.0),
 )
@@ -275,6 +590,109 @@ def _blind(config: Config, preset: str) -> Config:
     return replace(config, preset=preset, objective=replace(config.objective, clock="none"))
 
 
+# Meta-gradients at the published numbers: 5,000 outer steps instead of 2,500 generations.
+_TA_LPG_MG = replace(_TA_LPG, preset="ta-lpg-mg", estimator="gradient", generations=5000)
+_TA_LPG_MG_CPU = replace(
+    _TA_LPG_CPU,
+    preset="ta-lpg-mg-cpu",
+    estimator="gradient",
+    generations=2000,
+    log_every=20,
+    checkpoint_every=100,
+    gradient=replace(_TA_LPG.gradient, agents=64, agents_group=32, meta_rate=1e-3),
+)
+
+
+def _groove(blind: Config, preset: str, buffer: int, antagonists: int) -> Config:
+    """A meta-gradient preset with its curriculum."""
+    chosen = replace(
+        _TA_LPG.curriculum, curriculum="groove", buffer=buffer, antagonists=antagonists
+    )
+    return replace(blind, preset=preset, curriculum=chosen)
+
+
+# TA-LPO on MinAtar at the published size of evolved LPO: 1e7 environment steps a life, 64 lives a
+# generation; rates fall linearly, from one chosen for PPO on this game. The same under a constant
+# rate, where time can enter through the drift alone: --anneal 0 and a lower --policy-rate and
+# --prediction-rate.
+_TA_LPO = replace(
+    _TA_LPG,
+    preset="ta-lpo",
+    env="SpaceInvaders-MinAtar",
+    generations=800,
+    log_every=5,
+    checkpoint_every=10,
+    validation_levels=16,
+    objective=replace(_TA_LPG.objective, rule="lpo", clock="fraction", width=128),
+    agent=replace(
+        MINATAR_AGENT,
+        policy_rate=7e-3,
+        prediction_rate=7e-3,
+        update=replace(MINATAR_AGENT.update, anneal=1.0),
+    ),
+    life=MINATAR_LIFE,
+    horizon=HorizonConfig(shortest=1220, longest=1220),
+    evolution=replace(
+        _TA_LPG.evolution,
+        pairs=32,
+        group=32,
+        sigma=0.03,
+        sigma_decay=0.99,
+        sigma_floor=0.01,
+        rate=0.03,
+        rate_decay=0.99,
+        rate_floor=0.001,
+        shaping="centred_rank",
+    ),
+    # Of the public code, for Adam; not tuned for lives of this size.
+    rival=RivalConfig(a2c_policy_rate=5e-4, a2c_value_rate=5e-4),
+)
+
+# LPO as published, on another backend of another version of Brax: 3e7 environment steps a life.
+_LPO_BRAX = replace(
+    _TA_LPO,
+    preset="lpo-brax",
+    env="brax/ant/positional",
+    generations=1025,
+    objective=replace(_TA_LPO.objective, clock="none"),
+    agent=brax_agent("ant"),
+    life=brax_life("ant"),
+    horizon=HorizonConfig(shortest=183, longest=183),
+    evolution=replace(
+        _TA_LPO.evolution,
+        pairs=16,
+        group=8,
+        sigma=0.04,
+        sigma_decay=0.999,
+        sigma_floor=0.01,
+        rate=0.01,
+        rate_decay=0.999,
+        rate_floor=0.001,
+        shaping="group_z",
+    ),
+    rival=RivalConfig(a2c_policy_rate=3e-4, a2c_value_rate=3e-4),
+)
+
+# Catch in 3,072 steps, where PPO at the best of four constant rates catches nine of ten balls.
+_TA_LPO_CPU = replace(
+    _TA_LPO,
+    preset="ta-lpo-cpu",
+    env="Catch-bsuite",
+    generations=400,
+    log_every=10,
+    checkpoint_every=50,
+    validation_levels=64,
+    agent=replace(
+        MINATAR_AGENT,
+        policy_rate=0.01,
+        prediction_rate=0.01,
+        update=replace(MINATAR_AGENT.update, minibatches=4),
+    ),
+    life=replace(MINATAR_LIFE, environments=8, rollout=16),
+    horizon=HorizonConfig(shortest=24, longest=24),
+    evolution=replace(_TA_LPO.evolution, sigma=0.1, sigma_floor=0.03),
+)
+
 PRESETS: dict[str, tuple[str, Config]] = {
     "smoke": ("under a minute on a CPU after compilation; used by the tests", _SMOKE),
     "quickstart": ("the main job on a laptop, a few minutes", _QUICKSTART),
@@ -282,6 +700,23 @@ PRESETS: dict[str, tuple[str, Config]] = {
     "lpg-cpu": ("its horizon-blind twin at the same size", _blind(_TA_LPG_CPU, "lpg-cpu")),
     "ta-lpg": ("TA-LPG as published, for an accelerator", _TA_LPG),
     "lpg": ("LPG at the published setting of TA-LPG, for an accelerator", _blind(_TA_LPG, "lpg")),
+    "ta-lpg-mg-cpu": ("TA-LPG by meta-gradients, for 2 CPU cores", _TA_LPG_MG_CPU),
+    "lpg-mg-cpu": ("LPG by meta-gradients, for 2 CPU cores", _blind(_TA_LPG_MG_CPU, "lpg-mg-cpu")),
+    "groove-cpu": (
+        "the same with a curriculum of levels and horizons (GROOVE)",
+        _groove(_blind(_TA_LPG_MG_CPU, ""), "groove-cpu", buffer=500, antagonists=64),
+    ),
+    "ta-lpg-mg": ("TA-LPG by meta-gradients as published, for an accelerator", _TA_LPG_MG),
+    "lpg-mg": ("LPG by meta-gradients, for an accelerator", _blind(_TA_LPG_MG, "lpg-mg")),
+    "groove": (
+        "LPG by meta-gradients with a curriculum (GROOVE), for an accelerator",
+        _groove(_blind(_TA_LPG_MG, ""), "groove", buffer=4000, antagonists=64),
+    ),
+    "ta-lpo-cpu": ("TA-LPO on a small game, for 2 CPU cores, 20-40 minutes", _TA_LPO_CPU),
+    "lpo-cpu": ("its horizon-blind twin at the same size", _blind(_TA_LPO_CPU, "lpo-cpu")),
+    "ta-lpo": ("TA-LPO on a MinAtar game as LPO was published there, for accelerators", _TA_LPO),
+    "lpo": ("LPO on a MinAtar game as published, for accelerators", _blind(_TA_LPO, "lpo")),
+    "lpo-brax": ("LPO on Brax's ant as published, for accelerators", _LPO_BRAX),
 }
 """Name -> (one line, configuration)."""
 
@@ -437,6 +872,7 @@ def check(config: Config) -> None:
     # Fields that Python was given are of any type, and a Literal of any value.
     _build(Config, dataclasses.asdict(config), "configuration")
     e, h, agent, rival = config.evolution, config.horizon, config.agent, config.rival
+    g, c, update = config.gradient, config.curriculum, config.agent.update
     check_sizes(
         generations=config.generations,
         log_every=config.log_every,
@@ -449,13 +885,21 @@ def check(config: Config) -> None:
         environments=config.life.environments,
         rollout=config.life.rollout,
         evaluation_environments=config.life.evaluation_environments,
+        epochs=update.epochs,
+        minibatches=update.minibatches,
         shortest=h.shortest,
         longest=h.longest,
         pairs=e.pairs,
         group=e.group,
+        agents=g.agents,
+        agents_group=g.agents_group,
+        buffer=c.buffer,
+        antagonists=c.antagonists,
     )
     for width in agent.hidden:
         check_sizes(hidden=width)
+    for width in agent.value_hidden or ():
+        check_sizes(value_hidden=width)
     check_seed(config.seed)
     if config.objective.clock not in CLOCKS:
         raise ConfigError(nearest(config.objective.clock, CLOCKS, "clock"))
@@ -466,6 +910,15 @@ def check(config: Config) -> None:
         if e.group % 2 == 0:
             problem = f"does not divide the population {2 * e.pairs}"
         raise ConfigError(f"group {e.group} {problem}: try {_nearest_group(e.pairs, e.group)}")
+    if config.estimator == "gradient" and g.agents % g.agents_group:
+        fits = min(_divisors(g.agents), key=lambda d: abs(d - g.agents_group))
+        raise ConfigError(
+            f"agents_group {g.agents_group} does not divide {g.agents} agents: try {fits}"
+        )
+    _check_window(config)
+    _check_curriculum(config)
+    _check_update(update)
+    _check_mixture(config)
     if config.checkpoint_every % config.log_every:
         close = max(1, round(config.checkpoint_every / config.log_every)) * config.log_every
         raise ConfigError(
@@ -476,7 +929,15 @@ def check(config: Config) -> None:
         raise ConfigError(f"signal_every must be at least 0, not {e.signal_every}")
     if not agent.clip > 0:
         raise ConfigError(f"clip must be above 0 (inf for none), not {agent.clip}")
-    for name, beta in (("beta1", e.beta1), ("beta2", e.beta2)):
+    if not g.meta_clip > 0:
+        raise ConfigError(f"meta_clip must be above 0 (inf for none), not {g.meta_clip}")
+    betas = (
+        ("beta1", e.beta1),
+        ("beta2", e.beta2),
+        ("meta_beta1", g.meta_beta1),
+        ("meta_beta2", g.meta_beta2),
+    )
+    for name, beta in betas:
         if not 0 <= beta < 1:
             raise ConfigError(f"{name} must be from 0 to below 1, not {beta}")
     above = {
@@ -485,28 +946,145 @@ def check(config: Config) -> None:
         "rate": e.rate,
         "rate_decay": e.rate_decay,
         "epsilon": e.epsilon,
+        "meta_epsilon": g.meta_epsilon,
+        "temperature": c.temperature,
+        "reward_scale": agent.reward_scale,
+        "adam_epsilon": update.adam_epsilon,
+        "clip_ratio": update.clip_ratio,
     }
     for name, value in above.items():
         if not (value > 0 and math.isfinite(value)):
             raise ConfigError(f"{name} must be a finite number above 0, not {value}")
     from_zero = {
+        "meta_rate": g.meta_rate,
         "sigma_floor": e.sigma_floor,
         "rate_floor": e.rate_floor,
         "policy_rate": agent.policy_rate,
         "prediction_rate": agent.prediction_rate,
         "prediction_weight": agent.prediction_weight,
+        "value_weight": update.value_weight,
         "a2c_policy_rate": rival.a2c_policy_rate,
         "a2c_value_rate": rival.a2c_value_rate,
     }
     for name, value in from_zero.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ConfigError(f"{name} must be a finite number from 0, not {value}")
-    if not math.isfinite(config.objective.clock_gate):
-        raise ConfigError(f"clock_gate must be a finite number, not {config.objective.clock_gate}")
+    finite = {
+        "clock_gate": config.objective.clock_gate,
+        "entropy_bonus": update.entropy_bonus,
+        "entropy_weight": g.entropy_weight,
+        "prediction_entropy_weight": g.prediction_entropy_weight,
+        "pi_hat_weight": g.pi_hat_weight,
+        "y_hat_weight": g.y_hat_weight,
+    }
+    for name, value in finite.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"{name} must be a finite number, not {value}")
+    shares = {
+        "discount": g.discount,
+        "trace": g.trace,
+        "replay": c.replay,
+        "anneal": update.anneal,
+        "gamma": update.gamma,
+        "gae_lambda": update.gae_lambda,
+    }
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} must be from 0 to 1, not {value}")
+
+
+def _check_window(config: Config) -> None:
+    """Refuse windows that the estimator does not have."""
+    w = config.window
+    if w.window < 0:
+        raise ConfigError(f"window.window must be at least 0 (whole lives), not {w.window}")
+    if config.estimator == "windows" and w.window == 0:
+        raise ConfigError("evolution over whole lives is --estimator evolution, not windows of 0")
+    updates = w.window or config.horizon.longest
+    if config.estimator != "evolution" and updates > 1000:
+        flag = "--window" if w.window else "--longest"
+        raise ConfigError(
+            f"a window of {updates} updates does not fit: lower {flag} to 1000, or give --window 5"
+        )
+    if config.estimator == "windows":
+        _check_windows(config.evolution)
+
+
+def _check_windows(e: EvolutionConfig) -> None:
+    """Refuse what evolution over windows would not listen to."""
+    if e.fitness == "area":
+        raise ConfigError("windows are scored by --score along, not by --fitness area")
+    if e.signal_every:
+        raise ConfigError("signal_every repeats whole lives, and windows have none: give 0")
+    if not e.shared_stream:
+        raise ConfigError("partners share the stream of a window: leave out --no-shared-stream")
+
+
+def _check_update(update: UpdateConfig) -> None:
+    """Refuse minibatches that mirror learning does not have."""
+    if update.segment < 0:
+        raise ConfigError(f"segment must be at least 0 (the whole rollout), not {update.segment}")
+    for name in ("recompute", "segment"):
+        if getattr(update, name) and not update.segments:
+            raise ConfigError(f"{name} is for minibatches of segments: give --segments")
+    if not update.value_clip > 0:
+        raise ConfigError(f"value_clip must be above 0 (inf for none), not {update.value_clip}")
+
+
+def mixed(env: str) -> tuple[str, ...]:
+    """The environments of a search: several stand in one name with commas between them.
+
+    Example:
+      >>> mixed("dense,sparse")
+      ('dense', 'sparse')
+    """
+    if Path(env.rpartition(":")[0]).is_file():  # one of your own, whatever its path
+        return (env,)
+    return tuple(part.strip() for part in env.split(","))
+
+
+def _check_mixture(config: Config) -> None:
+    """Refuse to rank returns of one environment among those of another."""
+    shaping = config.evolution.shaping
+    ranks = config.estimator != "gradient" and shaping in ("centred_rank", "group_z")
+    if ranks and len(mixed(config.env)) > 1:
+        raise ConfigError(
+            f"returns of {config.env.replace(',', ' and ')} do not compare, and {shaping} ranks "
+            "them together: use --shaping pair"
+        )
+
+
+def _check_curriculum(config: Config) -> None:
+    """Refuse a buffer that its active tasks could fill."""
+    c = config.curriculum
+    if c.curriculum == "none":
+        return
+    living = tasks(config)
+    least = 2 * living + c.antagonists
+    if c.buffer < least:
+        raise ConfigError(
+            f"a buffer of {c.buffer} is too small for {living} tasks at once and "
+            f"{c.antagonists} antagonists: at least {least}"
+        )
+
+
+def tasks(config: Config) -> int:
+    """Tasks that are lived on at once: one an agent, or one a pair of candidates."""
+    return config.gradient.agents if config.estimator == "gradient" else config.evolution.pairs
+
+
+def population(config: Config) -> tuple[int, int]:
+    """Lives of a generation, and how many of them are computed together."""
+    if config.estimator == "gradient":
+        return config.gradient.agents, config.gradient.agents_group
+    return 2 * config.evolution.pairs, config.evolution.group
 
 
 def _nearest_group(pairs: int, group: int) -> int:
     """The even divisor of a population of pairs that is nearest to a group."""
-    low = [d for d in range(1, math.isqrt(pairs) + 1) if pairs % d == 0]
-    fits = sorted({2 * d for d in low} | {2 * (pairs // d) for d in low})
-    return min(fits, key=lambda g: abs(g - group))
+    return min((2 * d for d in _divisors(pairs)), key=lambda g: abs(g - group))
+
+
+def _divisors(number: int) -> list[int]:
+    low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*low, *(number // d for d in low)})

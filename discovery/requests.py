@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from discovery.config import Config
+from discovery.config import Config, ConfigError
 
 
 @dataclass(frozen=True)
 class ListConfig:
-    """Objectives, environments and presets."""
+    """Objectives, environments, presets and figures."""
 
     preset: str = ""
     """Print this preset whole; edited and saved as a file, it can be given to --preset."""
@@ -70,6 +70,10 @@ class EvaluateConfig:
     """How a trained agent acts when it is scored."""
     area: bool = False
     """Also score agents along their lives."""
+    false_clocks: bool = False
+    """Also lie to the objectives about time, and tell what score that costs them."""
+    nulls: tuple[str, ...] = ()
+    """With --false-clocks: objectives of searches that could learn nothing, to compare with."""
     environments: int | None = None
     """Parallel environments of one agent; by default as the first objective was trained."""
     rollout: int | None = None
@@ -112,7 +116,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """What an objective does over a life: pictures."""
+    """What an objective does over a life, and whether it uses its clock: pictures."""
 
     objective: str
     """Run folder, shipped or hand-written objective, or file.py:make."""
@@ -151,6 +155,32 @@ class QuickstartConfig:
 
 
 @dataclass(frozen=True)
+class ReproduceConfig:
+    """A published claim: its searches, its tables, its picture (kairos list names them)."""
+
+    figure: str
+    """What to reproduce, such as claim-3."""
+    size: str = ""
+    """cpu or full; by default cpu."""
+    seeds: str = "0-2"
+    """Search seeds, such as 0-4 or 0,3,7."""
+    cells: tuple[str, ...] = ()
+    """Only these cells, such as E1 E3; by default all."""
+    draw: bool = False
+    """Search nothing: draw the tables there are, or those that come with the package."""
+    rerun: bool = False
+    """Remove what there is of the chosen searches, and begin them from nothing."""
+    runs: str = ""
+    """Folder of the run folders; by default runs/reproduce/<figure>."""
+    out: str = ""
+    """Folder of tables and picture; by default results/<figure>."""
+    max_minutes: float | None = None
+    """Save and stop after this time; the same command goes on."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+
+
+@dataclass(frozen=True)
 class DoctorConfig:
     """Devices, versions, memory, and which `envs` Python finds."""
 
@@ -158,3 +188,27 @@ class DoctorConfig:
     """Also compile this preset and say what memory it takes."""
     devices: int | None = None
     """Virtual CPU devices; by default one a core."""
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Seeds from text such as ``0-4`` or ``0,3,7``.
+
+    Raises:
+      ConfigError: it is something else, or names a seed twice.
+
+    Example:
+      >>> seeds("0-2,7")
+      (0, 1, 2, 7)
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"seeds must be like 0-4 or 0,3,7, not {text!r}")
+        low, high = int(first), int(last or first)
+        if high < low or high - low >= 1000:
+            raise ConfigError(f"seeds {part.strip()}: from low to high, at most 1,000")
+        found.extend(range(low, high + 1))
+    if len(set(found)) < len(found):
+        raise ConfigError(f"seeds {text!r} name one seed twice")
+    return tuple(found)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from envs.base import Environment, EnvSpec, Key, Level, Transition
@@ -65,7 +66,9 @@ def from_gymnax(env: Any, params: Any = None, name: str | None = None) -> Enviro
     its step limit is not truncated too. Noise is a key for each step.
 
     Observations become float32 arrays of at least one axis, whatever their shape; an integer that
-    counts states (``Discrete`` space) stays an index, so that a table can act.
+    counts states (``Discrete`` space) stays an index, so that a table can act. Continuous actions
+    are in [-1, 1], what is beyond counts as the bound, and become what lies as far between the
+    bounds of the level's action space; a space without finite bounds gets them as they are.
 
     Args:
         env: the environment.
@@ -87,6 +90,7 @@ def from_gymnax(env: Any, params: Any = None, name: str | None = None) -> Enviro
     states = getattr(env.observation_space(params), "n", None) if shapes.shape == () else None
     actions = env.action_space(params)
     number = getattr(actions, "n", None)
+    bounded = number is None and _finite(actions)
 
     def see(observation: Array) -> Array:
         if states is not None:
@@ -100,7 +104,14 @@ def from_gymnax(env: Any, params: Any = None, name: str | None = None) -> Enviro
         observation, state = env.reset(key, level)
         return see(observation), _strong(state)
 
+    def between_bounds(action: Array, level: Level) -> Array:
+        space = env.action_space(level)
+        share = (jnp.clip(action, -1, 1) + 1) / 2
+        return jnp.asarray(space.low + share * (space.high - space.low), action.dtype)
+
     def step(key: Key, state: PyTree, action: Array, level: Level) -> Transition:
+        if bounded:
+            action = between_bounds(action, level)
         seen, state, reward, terminated, truncated, info = env.step(key, state, action, level)
         terminated = jnp.asarray(terminated, bool)
         return Transition(
@@ -134,6 +145,12 @@ def from_gymnax(env: Any, params: Any = None, name: str | None = None) -> Enviro
         bounds=None,
         gym=env,
     )
+
+
+def _finite(space: Any) -> bool:
+    """Whether a space has bounds, and all of them are numbers."""
+    bounds = [getattr(space, side, np.inf) for side in ("low", "high")]
+    return all(bool(np.isfinite(np.asarray(bound)).all()) for bound in bounds)
 
 
 def _shapes(env: Any, params: Any, name: str) -> jax.ShapeDtypeStruct:

@@ -20,9 +20,13 @@ class Entry(NamedTuple):
     line: str
     target: str
     """``"module:attribute"``: what is called with the name."""
+    variants: tuple[str, ...] = ()
+    """Names too, after the name and a slash."""
 
 
 _GRID, _CHAIN, _GYMNAX = "envs.levels:grid_world", "envs.chain:chain", "envs.gymnax_adapter:load"
+_BRAX, _BACKENDS = "envs.brax_adapter:load", ("generalized", "positional", "spring", "mjx")
+_OTHERS = "; generalized, or with /positional, /spring, /mjx"
 
 REGISTRY: tuple[Entry, ...] = (
     Entry("small", "drawn grid worlds, side 4-6, 1-3 objects, 20-100 steps", _GRID),
@@ -66,6 +70,14 @@ REGISTRY: tuple[Entry, ...] = (
     Entry("Pong-misc", "Pong from pixels", _GYMNAX),
     Entry("Reacher-misc", "reacher, continuous actions", _GYMNAX),
     Entry("Swimmer-misc", "swimmer, continuous actions", _GYMNAX),
+    Entry("brax/ant", "Brax: four legs, forward" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/halfcheetah", "Brax: two legs in a plane, forward" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/hopper", "Brax: one leg in a plane, forward" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/humanoid", "Brax: two legs and arms, forward" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/inverted_pendulum", "Brax: a pole on a cart, upright" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/reacher", "Brax: an arm in a plane, to a point" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/walker2d", "Brax: two legs in a plane, walk" + _OTHERS, _BRAX, _BACKENDS),
+    Entry("brax/fast", "Brax: a point that goes faster, without physics, for tests", _BRAX),
 )
 
 
@@ -96,7 +108,11 @@ class MissingExtra(ImportError):  # noqa: N818
 
 def names() -> tuple[str, ...]:
     """Every name that :func:`make` knows."""
-    return tuple(entry.name for entry in REGISTRY)
+    return tuple(name for entry in REGISTRY for name in _names(entry))
+
+
+def _names(entry: Entry) -> tuple[str, ...]:
+    return (entry.name, *(f"{entry.name}/{variant}" for variant in entry.variants))
 
 
 def make(name: str, **options: Any) -> Environment:
@@ -121,7 +137,7 @@ def make(name: str, **options: Any) -> Environment:
         >>> level = env.sample_level(jax.random.key(0))
     """
     for entry in REGISTRY:
-        if entry.name == name:
+        if name in _names(entry):
             module, attribute = entry.target.split(":")
             return getattr(importlib.import_module(module), attribute)(name, **options)
     path, _, attribute = name.rpartition(":")

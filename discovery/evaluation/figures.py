@@ -24,7 +24,7 @@ from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from discovery.evaluation.table import Summary
+from discovery.evaluation.table import TRUE, ClockUse, Summary
 from learned_objectives.library import write_whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -33,7 +33,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 
 # Any: Matplotlib types the keys of such a mapping one by one.
-_STYLE: Any = {
+STYLE: Any = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.labelsize": 9,
@@ -62,7 +62,7 @@ _LABELS = {
 }
 
 # Dark ends of a map that is monotone in lightness: no line is as pale as paper.
-_LIVES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.0, 0.88, 256)), name="lives")
+LIVES = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.0, 0.88, 256)), name="lives")
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -89,7 +89,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> tuple[Path, Path]:
     written = []
     for kind, metadata in nobody.items():
         data = io.BytesIO()
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             figure.savefig(data, format=kind, dpi=_DPI, metadata=metadata)
         written.append(path.with_name(f"{path.name}.{kind}"))
         write_whole(written[-1], data.getvalue())
@@ -115,20 +115,21 @@ def horizon_curve(
     Returns:
       The figure. Intervals are shaded where they are claimed; what is not finite is named below.
     """
-    panels: dict[tuple[str, str, str, str], list[Summary]] = {}
+    panels: dict[tuple[str, str, str, str, str], list[Summary]] = {}
     for entry in summaries:
-        key = (entry.environment, entry.level_hash, entry.actions, entry.value)
+        key = (entry.environment, entry.level_hash, entry.actions, entry.value, entry.clock)
         panels.setdefault(key, []).append(entry)
     _need(panels)
     objectives = list(dict.fromkeys(entry.objective for entry in summaries))
     one_kind = len({key[2] for key in panels}) == 1
-    with mpl.rc_context(_STYLE):
-        figure, grid = _figure(len(panels), title)
-        for axes, ((environment, _, actions, value), entries) in zip(
+    with mpl.rc_context(STYLE):
+        figure, grid = panels_of(len(panels), title)
+        for axes, ((environment, _, actions, value, clock), entries) in zip(
             grid, panels.items(), strict=True
         ):
             missing = _draw_horizons(axes, entries, objectives, trained)
-            axes.set_title(_plain(environment if one_kind else f"{environment}, {actions} actions"))
+            name = environment if one_kind else f"{environment}, {actions} actions"
+            axes.set_title(_plain(name if clock == TRUE else f"{name}, clock {clock}"))
             axes.set_ylabel(_LABELS[value])
             axes.set_xlabel(_horizon_label(entries) + missing)
         _legend_below(figure, grid)
@@ -236,7 +237,7 @@ def learning_curve(
     for name in sorted({name for record in records for name in record}):
         if name.startswith("validation_") and name not in scores:
             scores[name] = name.removeprefix("validation_").replace("_", " ")
-    shown = {name: _column(records, name) for name in (*scores, *_HEALTH)}
+    shown = {name: column_of(records, name) for name in (*scores, *_HEALTH)}
     if population is None:
         shown.pop("nonfinite")
     else:
@@ -251,8 +252,8 @@ def learning_curve(
     _need(rows)
     first, last = (f(record["generation"] for record in records) for f in (min, max))
     margin = 0.02 * (last - first) or 1.0
-    with mpl.rc_context(_STYLE):
-        figure, grid = _figure(len(rows), title, columns=1)
+    with mpl.rc_context(STYLE):
+        figure, grid = panels_of(len(rows), title, columns=1)
         for axes, (names, ylabel) in zip(grid, rows, strict=True):
             for number, (name, label) in enumerate(names.items()):
                 x, y = shown[name]
@@ -272,14 +273,14 @@ def learning_curve(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if ylabel == "share":
                 axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(1.0, axes.get_ylim()[1]))
-            _legend_above(axes, figure.get_figwidth())
-        steps = _column(records, "steps")[1]
+            legend_above(axes, figure.get_figwidth())
+        steps = column_of(records, "steps")[1]
         spent = f" ({_power(steps[-1])} environment steps in all)" if len(steps) else ""
         grid[-1].set_xlabel(f"generation{spent}")
     return figure
 
 
-def _column(
+def column_of(
     records: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, " K"]]:
     """Generations and values of one metric, where it is a finite number."""
@@ -316,8 +317,8 @@ def life_curve(
     """
     _need(panels)
     objectives = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    with mpl.rc_context(_STYLE):
-        figure, grid = _figure(len(panels), title, columns=1)
+    with mpl.rc_context(STYLE):
+        figure, grid = panels_of(len(panels), title, columns=1)
         for axes, (quantity, lines) in zip(grid, panels.items(), strict=True):
             for objective, values in lines.items():
                 look = _look(objectives.index(objective)) | {"markevery": _few(len(updates))}
@@ -362,15 +363,15 @@ def response(
     _need(pi_hat)
     norm = Normalize(float(np.min(clock)), float(np.max(clock)))
     several = len(clock) > 1 and len(reward) > 1
-    with mpl.rc_context(_STYLE):
-        figure, panels = _figure(1 + several, title)
+    with mpl.rc_context(STYLE):
+        figure, panels = panels_of(1 + several, title)
         for time, said in zip(clock, pi_hat, strict=True):
-            panels[0].plot(reward, said, color=_LIVES(norm(time)))
+            panels[0].plot(reward, said, color=LIVES(norm(time)))
         panels[0].axhline(0, color="0.4", linewidth=0.8, zorder=1)
         panels[0].set_xlabel("reward")
         panels[0].set_ylabel(r"$\hat\pi$ (below 0: do it more)")
         if several:
-            _colourbar(figure, panels[0], norm, _LIVES, clock_label)
+            _colourbar(figure, panels[0], norm, LIVES, clock_label)
             bound = float(np.nanmax(np.abs(pi_hat))) or 1.0
             signed = Normalize(-bound, bound)
             panels[1].pcolormesh(
@@ -383,36 +384,75 @@ def response(
     return figure
 
 
-def clock_sensitivity(
-    fraction: Float[np.ndarray, " K"],
-    sensitivity: Mapping[str, Float[np.ndarray, " K"]],
-    *,
-    ylabel: str = "sensitivity to the clock, $S_\\pi$",
-    title: str | None = None,
-) -> Figure:
-    r"""How much an objective's words change when only the clock is moved, along a life.
+def clock_use(uses: Sequence[ClockUse], *, title: str | None = None) -> Figure:
+    """Whether an objective uses its clock: score lost under false ones, and sensitivities.
 
     Args:
-      fraction: share of the life done where the experience was recorded, ``[K]``.
-      sensitivity: objective (or null: an untrained one, a search on coin flips) -> ``[K]``, e.g.
-        :math:`S_\pi = \sqrt{\mathrm{mean}\,\mathrm{Var}_u[\hat\pi_u] /
-        \mathrm{Var}(\mathrm{mean}_u\,\hat\pi_u)}`.
-      ylabel: which sensitivity it is.
+      uses: losses and sensitivities of one objective, then of the nulls it is compared with.
       title: above the figure.
 
     Returns:
-      The figure.
+      The figure: a panel of losses and one of sensitivities, a row for each measure, a place in
+      it for each horizon; the markers of nulls are hollow. What is not finite is named below.
     """
-    _need(sensitivity)
-    with mpl.rc_context(_STYLE):
-        figure, (axes,) = _figure(1, title)
-        for number, (label, values) in enumerate(sensitivity.items()):
-            axes.plot(fraction, values, label=_plain(label), **_look(number))
-        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-        axes.set_xlabel("share of the life done, n/N")
-        axes.set_ylabel(ylabel)
-        _legend_below(figure, [axes])
+    _need(uses)
+    losses = [use for use in uses if not use.measure.startswith("S_")]
+    words = [use for use in uses if use.measure.startswith("S_")]
+    panels = [found for found in (losses, words) if found]
+    horizons = sorted({use.horizon for use in uses})
+    names = list(dict.fromkeys(use.objective for use in uses))
+    places = [(horizon, name) for horizon in horizons for name in names]
+    with mpl.rc_context(STYLE):
+        figure, grid = panels_of(len(panels), title)
+        rows = max(len({use.measure for use in found}) for found in panels)
+        figure.set_figheight(1.6 + rows * max(0.3, 0.075 * (len(places) + 2)))
+        for axes, found in zip(grid, panels, strict=True):
+            missing = _draw_uses(axes, found, horizons, names)
+            lost = found is losses
+            label = "score lost (true clock less false)" if lost else "sensitivity to the clock"
+            axes.set_xlabel(label + missing)
+        _legend_below(figure, grid)
     return figure
+
+
+_USES = {
+    "S_pi_fraction": r"$S_\pi$, n/N moved",
+    "S_pi_horizon": r"$S_\pi$, N moved",
+    "S_y_fraction": r"$S_y$, n/N moved",
+    "S_y_horizon": r"$S_y$, N moved",
+    "half": "half: stopped at N/2",
+}
+
+
+def _draw_uses(
+    axes: Axes, uses: Sequence[ClockUse], horizons: Sequence[int], names: Sequence[str]
+) -> str:
+    """Draw one panel; returns what could not be drawn, as a line below it."""
+    measures = list(dict.fromkeys(use.measure for use in uses))
+    places = [(horizon, name) for horizon in horizons for name in names]
+    missing = []
+    for place, (horizon, name) in enumerate(places):
+        offset = 0.8 * ((place + 0.5) / len(places) - 0.5)
+        found = [use for use in uses if (use.horizon, use.objective) == (horizon, name)]
+        drawn = [use for use in found if math.isfinite(use.value)]
+        missing += [f"{name}, {u.measure} at {horizon}" for u in found if u not in drawn]
+        look = _look(horizons.index(horizon)) | {"linestyle": "none"} | _fill(names.index(name))
+        x = [use.value for use in drawn]
+        y = [measures.index(use.measure) + offset for use in drawn]
+        axes.plot(x, y, label=f"N = {horizon:,}" if name == names[0] else None, **look)
+        for use, height in zip(drawn, y, strict=True):
+            if math.isfinite(use.low) and math.isfinite(use.high):
+                axes.hlines(height, use.low, use.high, color=look["color"], linewidth=1, alpha=0.7)
+    for number, name in enumerate(names if len(names) > 1 else ()):
+        axes.plot([], [], "o", color="0.4", label=_plain(name), **_fill(number))
+    axes.axvline(0, color="0.4", linewidth=0.8, zorder=1)
+    for between in range(len(measures) - 1):
+        axes.axhline(between + 0.5, color="0.85", linewidth=0.6, zorder=0)
+    axes.set_yticks(range(len(measures)), [_USES.get(name, _plain(name)) for name in measures])
+    axes.set_ylim(len(measures) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(False, axis="y")
+    return f"\nnot finite, not drawn: {_plain('; '.join(missing))}" if missing else ""
 
 
 def entropies(
@@ -437,12 +477,12 @@ def entropies(
     _need(lives)
     shortest, longest = min(lives), max(lives)
     norm = LogNorm(shortest, longest) if longest > shortest else Normalize(0, longest)
-    with mpl.rc_context(_STYLE):
-        figure, (by_age, by_share) = _figure(2, title, share_y=True)
+    with mpl.rc_context(STYLE):
+        figure, (by_age, by_share) = panels_of(2, title, share_y=True)
         for number, (horizon, values) in enumerate(sorted(lives.items())):
             done = np.arange(horizon)
             look: dict[str, Any] = {
-                "color": _LIVES(norm(horizon)),
+                "color": LIVES(norm(horizon)),
                 "marker": MARKERS[number % len(MARKERS)],
                 "markevery": _few(len(values)),
                 "label": f"N = {horizon:,}",
@@ -467,7 +507,7 @@ def entropies(
 # --- parts ------------------------------------------------------------------------------------
 
 
-def _figure(
+def panels_of(
     panels: int, title: str | None, *, columns: int = 2, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of so many panels; Agg draws it, no window is asked for."""
@@ -494,6 +534,17 @@ def _look(number: int) -> dict[str, Any]:
     }
 
 
+def _fill(number: int) -> dict[str, Any]:
+    """How the markers of the objective of this number are filled: the first wholly."""
+    if number == 0:
+        return {}
+    return {
+        "fillstyle": ("full", "left", "top")[(number - 1) % 3],
+        "markerfacecoloralt": "white",
+        **({"markerfacecolor": "white"} if number == 1 else {}),
+    }
+
+
 def _few(points: int) -> int:
     """Every which point gets a marker, so that about eight do."""
     return max(1, points // 8)
@@ -510,7 +561,7 @@ def _legend_below(figure: Figure, grid: Sequence[Axes]) -> None:
     figure.set_figheight(figure.get_figheight() + 0.17 * (-(-len(found) // ncols) - 1))
 
 
-def _legend_above(axes: Axes, width: float) -> None:
+def legend_above(axes: Axes, width: float) -> None:
     """A panel's own legend, above its data."""
     labels = axes.get_legend_handles_labels()[1]
     axes.legend(
@@ -525,8 +576,8 @@ def _columns(labels: Sequence[str], width: float) -> int:
     """Most columns of a legend that fit into so many inches."""
     handle, letter = 0.55, 0.075
     for columns in range(len(labels), 1, -1):
-        rows = -(-len(labels) // columns)
-        longest = [max(map(len, labels[i : i + rows])) for i in range(0, len(labels), rows)]
+        # As Matplotlib deals them out: the first columns are the longer ones.
+        longest = [max(map(len, part)) for part in np.array_split(labels, columns)]
         if sum(handle + letter * length for length in longest) <= width:
             return columns
     return 1

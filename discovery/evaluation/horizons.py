@@ -11,10 +11,10 @@ import hashlib
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +22,25 @@ import numpy as np
 from jaxtyping import PyTree
 
 from discovery.config import (
+    MINATAR_AGENT,
+    MINATAR_LIFE,
     AgentConfig,
+    Config,
     ConfigError,
     LifeConfig,
     RivalConfig,
+    UpdateConfig,
+    brax_agent,
+    brax_life,
     check_minutes,
     check_sizes,
     from_dict,
 )
 from discovery.evaluation import table
-from discovery.evaluation.table import Row
+from discovery.evaluation.false_clock import CLOCKS, HALF, FalseClock, Lied, length, told
+from discovery.evaluation.table import TRUE, Row
 from discovery.inner.build import (
+    is_mirror,
     make_environment,
     make_hyper,
     make_world,
@@ -47,8 +55,13 @@ from discovery.runs.folders import check_writable
 from envs.base import Environment
 from envs.levels import level_hash, level_set
 from learned_objectives.base import Objective
-from learned_objectives.handwritten import A2C
+from learned_objectives.handwritten import A2C, Random
 from learned_objectives.library import Saved, load
+
+if TYPE_CHECKING:
+    from discovery.evaluation.clock_use import Study
+else:  # it stands on this module
+    Study = Any
 
 ACTIONS = ("sampled", "greedy")
 SAVE_SECONDS = 20.0
@@ -57,6 +70,8 @@ SHORT = 12
 """Hexadecimal digits of a digest that a table keeps."""
 CAPACITY = 256
 """Lives of one call, about."""
+GROUP = 32
+"""Lives computed together."""
 
 
 class Contestant(NamedTuple):
@@ -70,6 +85,8 @@ class Contestant(NamedTuple):
     source: PyTree
     """What the cohort's program reads: here one theta."""
     hyper: Any
+    clock: int = 0
+    """Longest life that can be told a false clock; 0: the program knows the true one only."""
 
 
 class Levels(NamedTuple):
@@ -113,16 +130,32 @@ def held_out(env: str, stream: str, count: int) -> Levels:
         bounds = jax.jit(jax.vmap(environment.bounds))(chosen.levels)
     low, high = (None, None) if bounds is None else (np.asarray(b, float) for b in bounds)
     digest = level_hash(chosen.levels)[:SHORT]
-    return Levels(env, chosen.levels, digest, low, high, chosen.redraws)
+    # A backend of Brax is another task: a table says which.
+    name = environment.spec.name if env.startswith("brax/") else env
+    return Levels(name, chosen.levels, digest, low, high, chosen.redraws)
 
 
-def default_agent(environment: Environment) -> AgentConfig:
-    """The published agent for this kind of environment.
+def default_agent(environment: Environment, objective: Objective | None = None) -> AgentConfig:
+    """The published agent for this kind of environment and of objective.
 
     Tables: SGD 40 and 4, clip .5. Small planes: MLP 32, Adam 1e-3, clip .5. MinAtar: MLP 256-256,
     Adam 5e-4, clip 1. Others: MLP 64-64, Adam 5e-4, clip 1 (public code of the TA-LPG paper).
+    Continuous actions: policy 4 x 32, value 5 x 256, swish, Adam 3e-4, observations scaled (LPO).
+
+    Of mirror learning (PPO, DPO, LPO, TA-LPO), tables: Adam .05, 4 epochs of 4 minibatches. Brax:
+    :func:`discovery.config.brax_agent`. Others: :data:`discovery.config.MINATAR_AGENT`, with
+    observations and rewards scaled where actions are continuous.
+
+    Args:
+      environment: where it lives.
+      objective: that it lives under; ``None`` for A2C or LPG.
+
+    Returns:
+      The agent.
     """
     spec = environment.spec
+    if objective is not None and is_mirror(objective):
+        return _mirror_agent(environment)
     if spec.num_states is not None:
         return AgentConfig(
             network="table",
@@ -132,6 +165,19 @@ def default_agent(environment: Environment) -> AgentConfig:
             prediction_rate=4.0,
             clip=0.5,
             prediction_weight=0.5,
+        )
+    if spec.num_actions is None:
+        return AgentConfig(
+            network="mlp",
+            hidden=(32,) * 4,
+            value_hidden=(256,) * 5,
+            activation="swish",
+            initialisation="lecun_uniform",
+            normalise_observations=True,
+            optimizer="adam",
+            policy_rate=3e-4,
+            prediction_rate=3e-4,
+            clip=math.inf,
         )
     hidden: tuple[int, ...] = (64, 64)
     rate, clip = 5e-4, 1.0
@@ -148,6 +194,43 @@ def default_agent(environment: Environment) -> AgentConfig:
         clip=clip,
         prediction_weight=0.5,
     )
+
+
+def _mirror_agent(environment: Environment) -> AgentConfig:
+    """The agent of mirror learning."""
+    spec = environment.spec
+    if spec.num_states is not None:
+        return AgentConfig(
+            network="table",
+            optimizer="adam",
+            policy_rate=0.05,
+            prediction_rate=0.05,
+            update=UpdateConfig(epochs=4, minibatches=4),
+        )
+    if spec.num_actions is not None:
+        return MINATAR_AGENT
+    if spec.name.startswith("brax/"):
+        return brax_agent(_brax_kind(environment))
+    return replace(MINATAR_AGENT, normalise_observations=True, normalise_rewards=True)
+
+
+def default_life(environment: Environment, objective: Objective) -> LifeConfig:
+    """The published sizes of a life for this kind of environment and of objective.
+
+    64 environments x 20 steps an update; for mirror learning x 128 unless agents are tables, and
+    2,048 environments in Brax (:func:`discovery.config.brax_life`).
+    """
+    spec = environment.spec
+    if not is_mirror(objective) or spec.num_states is not None:
+        return LifeConfig()
+    if spec.name.startswith("brax/"):
+        return brax_life(_brax_kind(environment))
+    return MINATAR_LIFE
+
+
+def _brax_kind(environment: Environment) -> str:
+    """``ant`` of ``brax/ant/spring``."""
+    return environment.spec.name.removeprefix("brax/").partition("/")[0]
 
 
 @functools.lru_cache(maxsize=32)
@@ -171,6 +254,7 @@ def contestant(
     life: LifeConfig,
     group: int = 16,
     capacity: int = 256,
+    clock: int = 0,
     **hyper: float,
 ) -> Contestant:
     """An objective from disk or from the library, in an environment.
@@ -182,6 +266,8 @@ def contestant(
       life: at which sizes.
       group: lives computed together.
       capacity: lives of one call.
+      clock: longest life that shall be told a false clock, see
+        :func:`discovery.evaluation.false_clock.length`; 0 if none is.
       **hyper: numbers of the agent's update that differ from the agent's own.
 
     Returns:
@@ -195,12 +281,15 @@ def contestant(
     if hyper:
         numbers = objective.hyper(**{**numbers._asdict(), **hyper})
     # The agent's rates are data: two agents that differ in them alone share a program.
-    key: Any = objective
+    key: Any = FalseClock(objective) if clock else objective
     world, cohort = _cohort(key, env, static(agent), life, group, capacity)
     # A table must not take rows for these that were lived with other rates or sizes.
-    how = hashlib.sha256(repr((agent, life, numbers)).encode()).hexdigest()
+    text = repr((agent, life, numbers))
+    if is_mirror(objective):
+        text += repr(agent.update)
+    how = hashlib.sha256(text.encode()).hexdigest()
     digest = f"{saved.digest[:SHORT]}-{how[:4]}"
-    return Contestant(saved.name, digest, world, cohort, saved.theta, numbers)
+    return Contestant(saved.name, digest, world, cohort, saved.theta, numbers, clock)
 
 
 def score(
@@ -210,6 +299,7 @@ def score(
     seed: int,
     points: int = 1,
     greedy: bool = True,
+    clock: str = TRUE,
 ) -> Outcome:
     """Lives of one horizon, one on every level.
 
@@ -220,10 +310,19 @@ def score(
       seed: of the agents; the random numbers of a life are a function of (seed, level) alone.
       points: 1 for the end of life only, more for the score along it.
       greedy: score greedy actions too.
+      clock: what the objective is told of time; the random numbers do not depend on it.
 
     Returns:
       Outcomes, leaves ``[count, ...]`` as NumPy arrays.
+
+    Raises:
+      ValueError: this contestant cannot be told that clock for so long.
     """
+    hyper = who.hyper
+    if who.clock:
+        hyper = Lied(hyper, told(clock, horizon, who.clock, seed))
+    elif clock != TRUE:
+        raise ValueError(f"{who.name} was entered with the true clock alone")
     count = jax.tree.leaves(levels)[0].shape[0]
     root = jax.random.fold_in(jax.random.key(zlib.crc32(b"evaluation")), seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count))
@@ -241,7 +340,7 @@ def score(
             ),
             key=keys[part],
         )
-        outcome = who.cohort.run(who.source, who.hyper, lives, measure)
+        outcome = who.cohort.run(who.source, hyper, lives, measure)
         pieces.append(jax.tree.map(np.asarray, outcome))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
 
@@ -253,6 +352,7 @@ def sweep(
     life: LifeConfig,
     seeds: Iterable[int] = (0,),
     *,
+    clocks: Sequence[str] = (TRUE,),
     points: int = 1,
     greedy: bool = True,
     out: Path | None = None,
@@ -267,6 +367,7 @@ def sweep(
       horizons: N, in updates.
       life: sizes of a life, for the table's environment steps.
       seeds: of the agents.
+      clocks: what the objectives are told of time, those that can be told lies.
       points: 1 for final scores, ``POINTS`` for the area as well.
       greedy: greedy actions too.
       out: table that grows cell by cell, and is taken up where it stopped.
@@ -284,19 +385,25 @@ def sweep(
     if out and out.exists():
         known = {_key(row): row for row in table.read(out, strict=True)}
     written = time.monotonic()
-    cells = [(c, n, s) for c in contestants for n in sorted(set(horizons)) for s in seeds]
-    total = float(sum(n * count * batch for _, n, _ in cells))
+    cells = [
+        (who, n, clock, seed)
+        for who in contestants
+        for n, clock in lengths(horizons, _told(who, clocks))
+        for seed in seeds
+    ]
+    total = float(sum(n * count * batch for _, n, _, _ in cells))
     done = 0.0
     rows: list[Row] = []
     try:
-        for who, horizon, seed in cells:
+        for who, horizon, clock, seed in cells:
             if until is not None and time.monotonic() > until:
                 break
             if report:
-                report(Progress(f"{who.name}, N = {horizon}", done, total))
+                lie = "" if clock == TRUE else f", clock {clock}"
+                report(Progress(f"{who.name}, N = {horizon}{lie}", done, total))
             name, digest, steps = who.name, who.digest, horizon * batch
             wanted = [
-                (name, digest, levels.env, levels.hash, i, horizon, steps, seed, mode)
+                (name, digest, levels.env, levels.hash, i, horizon, steps, seed, mode, clock)
                 for i in range(count)
                 for mode in modes
             ]
@@ -306,8 +413,8 @@ def sweep(
                 rows += found
                 continue
             start = time.perf_counter()
-            outcome = score(who, levels.levels, horizon, seed, points, greedy)
-            fresh = _rows(who, levels, horizon, seed, life, outcome, modes, points, start)
+            outcome = score(who, levels.levels, horizon, seed, points, greedy, clock)
+            fresh = _rows(who, levels, horizon, clock, seed, life, outcome, modes, points, start)
             rows += fresh
             known |= {_key(row): row for row in fresh}
             # Writing a large table takes a second: not after every short cell.
@@ -322,6 +429,32 @@ def sweep(
     return rows
 
 
+def lengths(horizons: Iterable[int], clocks: Iterable[str]) -> list[tuple[int, str]]:
+    """Lengths of lives with what each is told: ``half`` goes with a true life of its length.
+
+    Args:
+      horizons: N, in updates.
+      clocks: what the objectives are told.
+
+    Returns:
+      Lengths ascending, the clocks of each in their order.
+
+    Example:
+      >>> lengths([5], ["true", "half"])
+      [(2, 'true'), (2, 'half'), (5, 'true')]
+    """
+    clocks = list(clocks)
+    wanted = {(n, clock) for n in horizons for clock in clocks if clock != HALF}
+    if HALF in clocks:
+        wanted |= {(n // 2, clock) for n in horizons if n > 1 for clock in (TRUE, HALF)}
+    return sorted(wanted, key=lambda life: (life[0], [TRUE, *clocks].index(life[1])))
+
+
+def _told(who: Contestant, clocks: Sequence[str]) -> Sequence[str]:
+    """The clocks that a contestant can be told."""
+    return clocks if who.clock else (TRUE,)
+
+
 def _key(row: Row) -> tuple[Any, ...]:
     return tuple(getattr(row, name) for name in table.KEY)
 
@@ -330,6 +463,7 @@ def _rows(
     who: Contestant,
     levels: Levels,
     horizon: int,
+    clock: str,
     seed: int,
     life: LifeConfig,
     outcome: Outcome,
@@ -366,6 +500,7 @@ def _rows(
                     finite=bool(outcome.finite[i]),
                     wall_seconds=seconds,
                     versions=versions(),
+                    clock=clock,
                 )
             )
     return rows
@@ -387,30 +522,101 @@ class Setting(NamedTuple):
     rival: RivalConfig
     source: str
     """Where they come from."""
+    others: Mapping[type, AgentConfig] = {}
+    """Agents of the objectives, by class, that would not learn as ``agent`` does."""
 
 
 def setting(chosen: Sequence[Saved], environment: Environment) -> Setting:
     """How agents live in a comparison: as under the first objective whose card tells.
 
-    Where that objective's agents cannot live in this environment (a table needs a state index),
-    agents are the published ones for its kind.
+    Sizes of a life are the same for all: at equal horizons all see as many steps. Where that
+    objective's agents cannot live in this environment (a table needs a state index), they are the
+    published ones for its kind. An objective of another kind (one gradient step a rollout, or the
+    epochs of mirror learning) has an agent of its own: as its card tells, else the published one.
+
+    Args:
+      chosen: the objectives, at least one.
+      environment: where they are compared.
+
+    Returns:
+      The setting.
     """
-    fallback = default_agent(environment)
-    rates = RivalConfig(fallback.policy_rate, fallback.prediction_rate)
-    for saved in chosen:
-        configuration = saved.card.get("config")
-        if configuration:
-            config = from_dict(configuration, source=f"card of {saved.name}")
-            fits = config.agent.network == fallback.network
-            agent, rival = (config.agent, config.rival) if fits else (fallback, rates)
-            return Setting(agent, config.life, rival, f"as {saved.name} was trained")
-    return Setting(fallback, LifeConfig(), rates, "the published sizes")
+    told = [saved for saved in chosen if saved.card.get("config")]
+    first = (told or chosen)[0]
+    config = _config(first) if told else None
+    fits = config is not None and _fits(config, environment)
+    mirror = is_mirror(first.objective)
+    others: dict[type, AgentConfig] = {}
+    for saved in (*told, *chosen):
+        # A rival with rates for the first one's agents lives as they do, and so may who never
+        # learns.
+        at_home = isinstance(saved.objective, Random) or (
+            isinstance(saved.objective, A2C) and (fits or not mirror)
+        )
+        if is_mirror(saved.objective) != mirror and not at_home:
+            others.setdefault(type(saved.objective), _own_agent(saved, environment))
+    agent = _own_agent(first, environment)
+    if config is None:
+        lives = [default_life(environment, saved.objective) for saved in chosen]
+        life = max(lives, key=lambda life: life.environments * life.rollout)
+        return Setting(agent, life, _published_rates(environment), "the published sizes", others)
+    life, rival = config.life, config.rival
+    if not fits:
+        rival = _published_rates(environment)
+        life = default_life(environment, first.objective) if mirror else life
+    return Setting(agent, life, rival, f"as {first.name} was trained", others)
+
+
+def _published_rates(environment: Environment) -> RivalConfig:
+    """A2C's, for the published agent."""
+    agent = default_agent(environment)
+    return RivalConfig(agent.policy_rate, agent.prediction_rate)
+
+
+def _config(saved: Saved) -> Config:
+    return from_dict(saved.card["config"], source=f"card of {saved.name}")
+
+
+def _own_agent(saved: Saved, environment: Environment) -> AgentConfig:
+    """The agent that an objective was found with, if it could live here; else the published one."""
+    if saved.card.get("config") and _fits(config := _config(saved), environment):
+        return config.agent
+    return default_agent(environment, saved.objective)
+
+
+def _fits(config: Config, environment: Environment) -> bool:
+    """Whether the agents of a search could live in an environment of another kind."""
+    spec, network = environment.spec, config.agent.network
+    if (network == "table") != (spec.num_states is not None):
+        return False
+    if network == "cnn" and len(spec.observation_shape) != 3:
+        return False
+    brax = config.env.startswith("brax/")
+    if spec.num_actions is None:
+        return brax == spec.name.startswith("brax/") and (brax or config.env == spec.name)
+    return not brax
 
 
 def enter(
-    saved: Saved, env: str, how: Setting, group: int = 32, capacity: int = CAPACITY
+    saved: Saved,
+    env: str,
+    how: Setting,
+    group: int = GROUP,
+    capacity: int = CAPACITY,
+    clock: int = 0,
 ) -> Contestant:
     """An objective in a comparison; the hand-written rival brings its own rates.
+
+    Args:
+      saved: the objective with its parameters.
+      env: name of an environment.
+      how: how its agents live.
+      group: lives computed together.
+      capacity: lives of one call.
+      clock: longest life that shall be told a false clock; 0 if none is.
+
+    Returns:
+      The contestant.
 
     Raises:
       ConfigError: the objective and the environment do not go together.
@@ -420,7 +626,8 @@ def enter(
         if isinstance(saved.objective, A2C)
         else {}
     )
-    return contestant(saved, env, how.agent, how.life, group, capacity, **rates)
+    agent = how.others.get(type(saved.objective), how.agent)
+    return contestant(saved, env, agent, how.life, group, capacity, clock, **rates)
 
 
 def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> list[Row]:
@@ -443,6 +650,8 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
     """
     check_horizons(request.horizons)
     check_minutes(request.max_minutes)
+    if request.nulls and not request.false_clocks:
+        raise ConfigError("--nulls goes with --false-clocks")
     check_sizes(
         seeds=request.seeds,
         levels=request.levels,
@@ -453,7 +662,7 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
     out = _table_path(request)
     table.check_path(out)
     check_writable(out.parent)
-    chosen = [load(name) for name in request.objectives]
+    chosen = _named_apart([load(name) for name in (*request.objectives, *request.nulls)])
     environment = make_environment(request.env)
     how = setting(chosen, environment)
     life = replace(
@@ -462,9 +671,12 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
         rollout=request.rollout or how.life.rollout,
     )
     how = how._replace(life=life)
+    study = _study(request, chosen, how, report)
+    clock = length(max(request.horizons))
     capacity = request.group * max(1, CAPACITY // request.group)
     contestants = [
-        enter(saved, request.env, how, request.group, capacity) for saved in _named_apart(chosen)
+        enter(saved, request.env, how, request.group, capacity, clock * (saved.name in study.told))
+        for saved in study.saved
     ]
     report(
         f"agents of {how.life.environments} environments x {how.life.rollout} steps an update "
@@ -476,6 +688,7 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
         f"{levels.redraws} passed over"
     )
     minutes = request.max_minutes
+    until = None if minutes is None else time.monotonic() + 60 * minutes
     try:
         rows = sweep(
             contestants,
@@ -483,23 +696,93 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
             request.horizons,
             how.life,
             range(request.seeds),
+            clocks=CLOCKS,
             points=POINTS if request.area else 1,
             greedy=request.actions != "sampled",
             out=out,
             report=narrator(report),
-            until=None if minutes is None else time.monotonic() + 60 * minutes,
+            until=until,
         )
+        _report_scores(request, chosen, rows, report)
+        modes = 2 if request.actions != "sampled" else 1
+        cells = sum(len(lengths(request.horizons, _told(who, CLOCKS))) for who in contestants)
+        asked = cells * request.seeds * request.levels * modes
+        if len(rows) < asked:
+            done = f"{len(rows):,} of {asked:,} rows"
+            report(f"stopped after {done}; the same command goes on from here")
+        report(f"table: {out}")
+        if study.told:
+            _report_clocks(request, study, rows, how, report, until)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {out} has what is done, the same command goes on") from None
-    wanted = [r for r in rows if request.actions in ("both", r.actions)]
+    return rows
+
+
+def _study(
+    request: EvaluateConfig, chosen: list[Saved], how: Setting, report: Callable[[str], None]
+) -> Study:
+    """Who is lied to about time, and beside whom."""
+    from discovery.evaluation import clock_use
+
+    if not request.false_clocks:
+        return clock_use.Study(chosen, {}, {}, frozenset())
+    count = len(request.objectives)
+    study = clock_use.study(chosen[:count], chosen[count:], request.env, how)
+    if blind := [saved.name for saved in chosen if saved.name not in study.told]:
+        report(f"no false clocks for {', '.join(blind)}: an update there reads no clock")
+    return study
+
+
+def _report_scores(
+    request: EvaluateConfig,
+    chosen: Sequence[Saved],
+    rows: Sequence[Row],
+    report: Callable[[str], None],
+) -> None:
+    """A table of what was asked for, under the true clock."""
+    names = {saved.name for saved in chosen}
+    wanted = [
+        row
+        for row in rows
+        if row.objective in names
+        and row.horizon in request.horizons
+        and row.clock == TRUE
+        and request.actions in ("both", row.actions)
+    ]
     if wanted:
         report(table.render(table.summary(wanted)))  # type: ignore[arg-type]
-    modes = 2 if request.actions != "sampled" else 1
-    asked = len(contestants) * len(set(request.horizons)) * request.seeds * request.levels * modes
-    if len(rows) < asked:
-        report(f"stopped after {len(rows):,} of {asked:,} rows; the same command goes on from here")
-    report(f"table: {out}")
-    return rows
+
+
+def _report_clocks(
+    request: EvaluateConfig,
+    study: Study,
+    rows: Sequence[Row],
+    how: Setting,
+    report: Callable[[str], None],
+    until: float | None,
+) -> None:
+    """What was lost under false clocks and how far words follow the clock, beside the table."""
+    from discovery.evaluation import clock_use
+
+    out = _table_path(request)
+    actions = "greedy" if request.actions == "greedy" else "sampled"
+    count = min(request.levels, clock_use.LEVELS)
+    uses = clock_use.conclude(
+        study,
+        [row for row in rows if row.actions == actions],
+        request.env,
+        how,
+        held_out(request.env, "validation", count).levels,
+        request.horizons,
+        0,
+        report,
+        until,
+    )
+    if not uses:
+        return
+    path = out.with_name(f"{out.stem}-clock.csv")
+    table.write_clock_uses(path, uses)
+    report(f"table: {path}")
 
 
 def narrator(report: Callable[[str], None], every: float = 5.0) -> Callable[[Progress], None]:
@@ -557,6 +840,7 @@ __all__ = [
     "Setting",
     "contestant",
     "default_agent",
+    "default_life",
     "enter",
     "evaluate",
     "held_out",

@@ -27,6 +27,8 @@ else:  # rich is only needed to print
     Group = Any
 
 Value = Literal["normalised", "score", "normalised_area", "area"]
+TRUE = "true"
+"""The clock of rows whose objective was told the truth about time."""
 
 
 class TableError(ValueError):
@@ -73,6 +75,9 @@ class Row(NamedTuple):
     """Time of the batch of lives that this one was computed in."""
     versions: str
     """Of the packages that computed it."""
+    clock: str = TRUE
+    """What the objective was told of time: the truth, or the name of a lie. A table from before
+    there was this column was told the truth."""
 
 
 COLUMNS: tuple[str, ...] = Row._fields
@@ -86,6 +91,7 @@ KEY = (
     "steps",
     "seed",
     "actions",
+    "clock",
 )
 """What makes a row itself: a table holds one row of each."""
 
@@ -151,14 +157,24 @@ def write_numbers(
     Raises:
       OSError: the disk is full or read-only; an old table is untouched.
     """
+    return _write_lines(path, header, ([repr(number) for number in line] for line in lines))
+
+
+def _write_lines(
+    path: str | os.PathLike[str], header: Sequence[str], lines: Iterable[Sequence[str]]
+) -> Path:
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, _csv(header, lines))
+    return path
+
+
+def _csv(header: Sequence[str], lines: Iterable[Sequence[str]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([repr(number) for number in line] for line in lines)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text.getvalue().encode())
-    return path
+    writer.writerows(lines)
+    return text.getvalue().encode()
 
 
 def append(path: str | os.PathLike[str], rows: Iterable[Row]) -> Path:
@@ -208,13 +224,14 @@ def read(path: str | os.PathLike[str], *, strict: bool = False) -> list[Row]:
         raise TableError(f"{path}: cannot be read: {error.strerror or error}") from None
     rows = load(path, data)
     names = next(rows)
-    if missing := [name for name in COLUMNS if name not in names]:
+    absent = [name for name in COLUMNS if name not in names]
+    if missing := [name for name in absent if name not in Row._field_defaults]:
         raise TableError(f"{path}: expected a column {missing[0]!r}, found {', '.join(names)}")
     if strict and (others := [name for name in names if name not in COLUMNS]):
         raise TableError(f"{path}: column {others[0]!r} is not of this table and would be lost")
-    places = [names.index(name) for name in COLUMNS]
+    places = {name: names.index(name) for name in COLUMNS if name not in absent}
     return [
-        _parsed(path, line, [cells[i] for i in places], len(cells) - len(names))
+        _parsed(path, line, {n: cells[i] for n, i in places.items()}, len(cells) - len(names))
         for line, cells in enumerate(_padded(rows, len(names)), start=2)
     ]
 
@@ -246,12 +263,12 @@ def _typed(row: Row) -> Row:
     return Row(**values)
 
 
-def _parsed(path: Path, line: int, cells: list[Any], surplus: int) -> Row:
+def _parsed(path: Path, line: int, cells: Mapping[str, Any], surplus: int) -> Row:
     """A row from the cells of a file, text or already typed."""
     if surplus:
         raise TableError(f"{path}: line {line}: expected as many cells as columns, found another")
     values: dict[str, Any] = {}
-    for name, cell in zip(COLUMNS, cells, strict=True):
+    for name, cell in cells.items():
         kind = _KINDS.get(name, str)
         try:
             if cell is None or (cell == "" and kind is not str):
@@ -279,11 +296,7 @@ def _padded(rows: Iterator[list[Any]], width: int) -> Iterator[list[Any]]:
 
 
 def _to_csv(rows: list[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([[_cell(value) for value in row] for row in rows])
-    return text.getvalue().encode()
+    return _csv(COLUMNS, ([_cell(value) for value in row] for row in rows))
 
 
 def _cell(value: Any) -> str:
@@ -365,6 +378,8 @@ class Summary(NamedTuple):
     search_seeds: int
     """Thetas of this name. 1: the interval is over levels; under 5: none is claimed."""
     levels: int
+    clock: str = TRUE
+    """What the objective was told of time."""
 
 
 class Comparison(NamedTuple):
@@ -386,6 +401,30 @@ class Comparison(NamedTuple):
     """The same, corrected for the horizons that are compared together."""
     improvement: float
     """Probability that the first is better on a level."""
+    clock: str = TRUE
+    """What both were told of time."""
+
+
+class ClockUse(NamedTuple):
+    """One number that tells how far an objective uses its clock."""
+
+    objective: str
+    digest: str
+    """Which theta; empty if it is of several."""
+    null: bool
+    """Of an objective that nothing was learned by, with which others are compared."""
+    measure: str
+    """A false clock, for the score lost under it; or a sensitivity, such as ``S_pi_fraction``."""
+    horizon: int
+    """N, in updates."""
+    value: float
+    low: float
+    """Lower end of its 95 % interval; NaN where none is claimed."""
+    high: float
+    levels: int
+    """Levels that the number is of."""
+    search_seeds: int
+    """Thetas that the number is of."""
 
 
 def value_of(row: Row, value: Value) -> float | None:
@@ -401,15 +440,17 @@ def scores(rows: Sequence[Row], value: Value = "normalised") -> Float[np.ndarray
     """Rows of one objective at one horizon as an array, for :mod:`discovery.evaluation.statistics`.
 
     Args:
-      rows: one objective, environment, level set, horizon and kind of actions.
+      rows: one objective, environment, level set, horizon, kind of actions and clock.
       value: which number of a row.
 
     Returns:
       Search seeds, levels, agents: those agents that every theta has on every level they share.
 
     Raises:
-      TableError: there are none, or a row does not have that number.
+      TableError: there are none, a row does not have that number, or clocks are mixed.
     """
+    if len(clocks := {row.clock for row in rows}) > 1:
+        raise TableError(f"rows of the clocks {', '.join(sorted(clocks))} do not add up")
     cells = {(row.digest, row.level, row.seed): value_of(row, value) for row in rows}
     if None in cells.values():
         raise TableError(f"not every row has a {value} value")
@@ -442,10 +483,10 @@ def summary(
       seed: of the resampling.
 
     Returns:
-      Environments, actions and objectives in the order of the rows, horizons ascending.
+      Environments, actions, clocks and objectives in the order of the rows, horizons ascending.
     """
     found = []
-    for (environment, level_hash, actions), cells in _groups(rows).items():
+    for (environment, level_hash, actions, clock), cells in _groups(rows).items():
         used = value or _best_value(cells)
         for objective, by_horizon in cells.items():
             for horizon, group in sorted(by_horizon.items()):
@@ -470,6 +511,7 @@ def summary(
                         n=array.size,
                         search_seeds=array.shape[0],
                         levels=array.shape[1],
+                        clock=clock,
                     )
                 )
     return found
@@ -497,7 +539,7 @@ def compare(
       seed: of the resampling.
 
     Returns:
-      One entry for each environment, kind of actions and horizon.
+      One entry for each environment, kind of actions, clock and horizon.
 
     Raises:
       TableError: an objective is not in the rows, or the two share no levels.
@@ -508,7 +550,7 @@ def compare(
             known = ", ".join(dict.fromkeys(row.objective for row in rows))
             raise TableError(f"no rows of {name!r}; there are: {known or 'none at all'}")
     found: list[Comparison] = []
-    for (environment, _, actions), cells in _groups(rows).items():
+    for (environment, _, actions, clock), cells in _groups(rows).items():
         if first not in cells or second not in cells:
             continue
         used = value or _best_value({name: cells[name] for name in (first, second)})
@@ -531,7 +573,16 @@ def compare(
         corrected = statistics.holm(np.array([entry[2].p for entry in together]))
         found += [
             Comparison(
-                first, second, environment, actions, horizon, used, *difference, float(p), won
+                first,
+                second,
+                environment,
+                actions,
+                horizon,
+                used,
+                *difference,
+                float(p),
+                won,
+                clock,
             )
             for (horizon, used, difference, won), p in zip(together, corrected, strict=True)
         ]
@@ -544,10 +595,13 @@ def render(summaries: Sequence[Summary]) -> Group:
     """Summaries as tables for a console: a row for each horizon, a column for each objective."""
     entries: dict[tuple[str, ...], list[Summary]] = {}
     for entry in summaries:
-        title = f"{entry.environment}: {_TITLES[entry.value]}, {entry.actions} actions"
-        entries.setdefault((title, entry.level_hash), []).append(entry)
+        entries.setdefault((_what(entry), entry.level_hash), []).append(entry)
     return _tables(
-        (title, {(e.horizon, e.objective): _shown(e) for e in found}, _caption(found))
+        (
+            title,
+            {(e.horizon, e.objective): _shown(e) for e in found},
+            _caption(found),
+        )
         for (title, _), found in entries.items()
     )
 
@@ -556,20 +610,86 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Group:
     """Paired differences for a console: a row for each horizon, a column for each rival."""
     entries: dict[str, list[Comparison]] = {}
     for entry in comparisons:
-        what = f"{entry.environment}: {_TITLES[entry.value]}, {entry.actions} actions"
-        entries.setdefault(f"{entry.first} less each rival. {what}", []).append(entry)
+        entries.setdefault(f"{entry.first} less each rival. {_what(entry)}", []).append(entry)
     return _tables(
         (
             title,
-            {(e.horizon, e.second): _difference(e) for e in found},
+            {(e.horizon, e.second): _difference(e.estimate, e.low, e.high) for e in found},
             "paired by level; * the 95 % interval excludes zero",
         )
         for title, found in entries.items()
     )
 
 
-def _tables(parts: Iterable[tuple[str, Mapping[tuple[int, str], str], str]]) -> Group:
-    """``(title, {(horizon, column): text}, caption)`` as tables that fit 80 characters."""
+def render_clock_uses(uses: Sequence[ClockUse], title: str, signed: bool = False) -> Group:
+    """Losses and sensitivities for a console: a row for each measure, a column for each horizon.
+
+    Args:
+      uses: of any number of objectives, each of which gets a table.
+      title: what all of them are, behind the objective's name.
+      signed: they are differences, so that sensitivities may be below 0 too.
+
+    Returns:
+      The tables.
+    """
+    entries: dict[str, list[ClockUse]] = {}
+    for use in uses:
+        entries.setdefault(use.objective, []).append(use)
+    return _tables(
+        (
+            (
+                f"{name}{title}",
+                {(use.measure, f"N = {use.horizon:,}"): _used(use, signed) for use in found},
+                _clock_caption(found),
+            )
+            for name, found in entries.items()
+        ),
+        first="",
+    )
+
+
+def _used(use: ClockUse, signed: bool) -> str:
+    """A number with a star; its interval is in the table that is written."""
+    if use.measure.startswith("S_") and not signed:
+        return f"{use.value:.2g} "
+    return f"{use.value:+.3f}{'*' if use.low > 0 or use.high < 0 else ' '}"
+
+
+def _clock_caption(uses: Sequence[ClockUse]) -> str:
+    seeds = sorted({use.search_seeds for use in uses})
+    counted = f"{seeds[0]} search seed{'s' * (seeds != [1])}"
+    text = f"{max(use.levels for use in uses)} levels, {counted}"
+    if all(math.isnan(use.low) for use in uses):
+        fewer = seeds[0] < statistics.FEWEST_SEEDS
+        return f"{text}: too few to claim an interval" if fewer else text
+    over = "levels" if seeds == [1] else "search seeds, then levels"
+    return f"{text}; * the 95 % interval, over {over}, excludes zero"
+
+
+def write_clock_uses(path: str | os.PathLike[str], uses: Iterable[ClockUse]) -> Path:
+    """Write a tidy CSV of losses and sensitivities; what is not claimed is empty.
+
+    Raises:
+      OSError: the disk is full or read-only; an old table is untouched.
+    """
+    return _write_lines(
+        path,
+        ClockUse._fields,
+        ([_cell(None if _is_nan(value) else value) for value in use] for use in uses),
+    )
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _tables(
+    parts: Iterable[tuple[str, Mapping[tuple[Any, str], str], str]], first: str = "N"
+) -> Group:
+    """``(title, {(row, column): text}, caption)`` as tables that fit 80 characters.
+
+    Rows are horizons, which are sorted, or names.
+    """
     from rich import box
     from rich.console import Group
     from rich.markup import escape
@@ -580,22 +700,29 @@ def _tables(parts: Iterable[tuple[str, Mapping[tuple[int, str], str], str]]) -> 
     for title, cells, caption in parts:
         columns = list(dict.fromkeys(column for _, column in cells))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("N", justify="right")
+        table.add_column(first, justify="right" if first else "left")
         for column in columns:
             table.add_column(escape(column), justify="right", overflow="fold")
-        for horizon in sorted({horizon for horizon, _ in cells}):
-            line = [escape(cells.get((horizon, column), "")) for column in columns]
-            table.add_row(f"{horizon:,}", *line)
+        rows = list(dict.fromkeys(row for row, _ in cells))
+        for row in sorted(rows) if first == "N" else rows:
+            line = [escape(cells.get((row, column), "")) for column in columns]
+            table.add_row(escape(f"{row:,}" if first == "N" else row), *line)
         drawn += [Text(title, style="bold"), table, Text(caption, style="dim")]
     return Group(*drawn)
 
 
-def _difference(entry: Comparison) -> str:
-    text = f"{entry.estimate:+.3f}"
-    if math.isnan(entry.low):
+def _what(entry: Summary | Comparison) -> str:
+    """What a table or a part of it is about."""
+    text = f"{entry.environment}: {_TITLES[entry.value]}, {entry.actions} actions"
+    return text if entry.clock == TRUE else f"{text}, clock {entry.clock}"
+
+
+def _difference(estimate: float, low: float, high: float) -> str:
+    text = f"{estimate:+.3f}"
+    if math.isnan(low):
         return text
-    star = "*" if entry.low > 0 or entry.high < 0 else " "
-    return f"{text}{star}\n{_interval(entry.low, entry.high)}"
+    star = "*" if low > 0 or high < 0 else " "
+    return f"{text}{star}\n{_interval(low, high)}"
 
 
 def _interval(low: float, high: float) -> str:
@@ -646,11 +773,11 @@ def _is_claimed(search_seeds: int) -> bool:
 _Cells = dict[str, dict[int, list[Row]]]
 
 
-def _groups(rows: Iterable[Row]) -> dict[tuple[str, str, str], _Cells]:
-    """(environment, level set, actions) -> objective -> horizon -> rows."""
-    groups: dict[tuple[str, str, str], _Cells] = {}
+def _groups(rows: Iterable[Row]) -> dict[tuple[str, str, str, str], _Cells]:
+    """(environment, level set, actions, clock) -> objective -> horizon -> rows."""
+    groups: dict[tuple[str, str, str, str], _Cells] = {}
     for row in rows:
-        cells = groups.setdefault((row.environment, row.level_hash, row.actions), {})
+        cells = groups.setdefault((row.environment, row.level_hash, row.actions, row.clock), {})
         cells.setdefault(row.objective, {}).setdefault(row.horizon, []).append(row)
     return groups
 

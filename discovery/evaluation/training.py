@@ -84,7 +84,7 @@ def follow(
         life, sums = go_on(saved.theta, hyper, task, life, jnp.int32(n))
         before = until[k - 1] if k else 0
         means = {name: total / max(n - before, 1) for name, total in sums.items()}
-        returns = score(life.learner.params, task.level, jax.random.fold_in(score_key, k))
+        returns = score(life, task.level, jax.random.fold_in(score_key, k))
         seen.append((int(n), returns, means if k else dict.fromkeys(means, jnp.nan)))
         if not tell(int(n)):
             break
@@ -108,10 +108,17 @@ def _programs(world: World) -> tuple[Any, Any]:
         return jax.lax.while_loop(lambda carry: carry[0].n < until, update, (life, zero))
 
     @jax.jit
-    def score(params: Any, level: Any, key: Array) -> Float[Array, " 2"]:
+    def score(life: Life, level: Any, key: Array) -> Float[Array, " 2"]:
         def one(greedy: Array) -> Array:
             return episode_return(
-                world.env, world.network, params, level, key, world.episodes, greedy
+                world.env,
+                world.network,
+                life.learner.params,
+                level,
+                key,
+                world.episodes,
+                greedy,
+                life.scaling,
             )
 
         return jax.lax.map(one, jnp.array([False, True]))

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
-from discovery.config import AgentConfig, ConfigError, LifeConfig, ObjectiveConfig
-from discovery.inner.agent import make_network
+from discovery.config import (
+    AgentConfig,
+    ConfigError,
+    LifeConfig,
+    ObjectiveConfig,
+    UpdateConfig,
+    mixed,
+)
+from discovery.inner.agent import acting, make_network
 from discovery.inner.lifetime import World
+from discovery.inner.scaling import Scales
 from envs.base import Environment
 from learned_objectives.base import Objective
 
@@ -17,13 +25,25 @@ from learned_objectives.base import Objective
 def make_environment(name: str) -> Environment:
     """An environment by name, the same object each time, so that programs are shared.
 
+    Args:
+      name: of one, or several with commas between them: each level is then one of one of them.
+
     Raises:
       UnknownName: nothing has this name.
       MissingExtra: its package is not installed.
-      ConfigError: a file of yours fails, or makes something else.
+      ConfigError: a file of yours fails or makes something else, or no agent could live in all.
     """
+    from envs.mixture import mixture
     from envs.registry import MissingExtra, UnknownName, make
 
+    parts = mixed(name)
+    if len(parts) > 1:
+        try:
+            return mixture([make_environment(part) for part in parts])
+        except ValueError as error:
+            if isinstance(error, UnknownName | ConfigError):
+                raise
+            raise ConfigError(str(error)) from None
     try:
         return make(name)
     except (UnknownName, MissingExtra):
@@ -39,11 +59,11 @@ def make_environment(name: str) -> Environment:
 
 
 def make_objective(config: ObjectiveConfig, agent: AgentConfig) -> Objective:
-    """The update rule of a configuration, with the agent's optimiser.
+    """The update rule of a configuration, for an agent.
 
     Args:
       config: the rule's name, and values for those of its fields that it has.
-      agent: tells the optimiser, where the rule has a field of that name.
+      agent: tells optimiser, epochs and minibatches, where the rule has fields of these names.
 
     Returns:
       The rule, hashable: programs are found again by it.
@@ -59,8 +79,12 @@ def make_objective(config: ObjectiveConfig, agent: AgentConfig) -> Objective:
         "predictions": config.predictions,
         "embedding": config.embedding,
         "clock": config.clock,
-        "optimizer": agent.optimizer,
+        "discount_input": config.discount_input,
+        "ppo_term": config.ppo_term,
+        **_update_fields(agent),
     }
+    if config.clip_log is not None:
+        fields["clip_log"] = config.clip_log
     rule = _with_fields(make_rule(config.rule), fields)
     try:
         hash(rule)
@@ -72,8 +96,24 @@ def make_objective(config: ObjectiveConfig, agent: AgentConfig) -> Objective:
 
 
 def with_optimizer(objective: Objective, agent: AgentConfig) -> Objective:
-    """The same rule for agents that use another optimiser."""
-    return _with_fields(objective, {"optimizer": agent.optimizer})
+    """The same rule for agents of another optimiser, other epochs and minibatches."""
+    return _with_fields(objective, _update_fields(agent))
+
+
+def _update_fields(agent: AgentConfig) -> dict[str, Any]:
+    """What of an agent's update a program is compiled for, by the names that rules have."""
+    return {"optimizer": agent.optimizer, **_static(agent.update)}
+
+
+def _static(update: UpdateConfig) -> dict[str, Any]:
+    return {
+        "epochs": update.epochs,
+        "minibatches": update.minibatches,
+        "segments": update.segments,
+        "segment": update.segment,
+        "recompute": update.recompute,
+        "adam_epsilon": update.adam_epsilon,
+    }
 
 
 def _with_fields(objective: Objective, values: dict[str, Any]) -> Objective:
@@ -82,21 +122,49 @@ def _with_fields(objective: Objective, values: dict[str, Any]) -> Objective:
         return objective
     known = {field.name for field in dataclasses.fields(objective) if field.init}
     chosen = {name: value for name, value in values.items() if name in known}
-    return dataclasses.replace(objective, **chosen)
+    try:
+        return dataclasses.replace(objective, **chosen)
+    except ValueError as error:  # fields that do not go together, in the rule's own words
+        raise ConfigError(str(error)) from None
+
+
+def core(objective: Any) -> Any:
+    """The rule inside of what stands around it (schedules, false clocks), or the rule itself."""
+    for name in ("rule", "objective"):
+        inner = getattr(objective, name, None)
+        if hasattr(inner, "update"):
+            return core(inner)
+    return objective
+
+
+def is_mirror(objective: Objective) -> bool:
+    """Whether it is one of mirror learning, whatever stands around it: PPO, DPO, LPO, TA-LPO."""
+    from learned_objectives.mirror import Mirror
+
+    return isinstance(core(objective), Mirror)
 
 
 def make_hyper(objective: Objective, agent: AgentConfig, clock_gate: float = 1.0) -> Any:
     """Numbers of an agent's update: those of the configuration that the rule knows.
 
-    A rule with a value head (A2C) learns it at the agent's ``prediction_rate``.
+    A rule with a value head (A2C, PPO) learns it at the agent's ``prediction_rate``.
     """
+    update = agent.update
     wanted = {
         "policy_rate": agent.policy_rate,
         "prediction_rate": agent.prediction_rate,
         "value_rate": agent.prediction_rate,
         "prediction_weight": agent.prediction_weight,
+        "reward_scale": agent.reward_scale,
         "clip": agent.clip,
         "clock_gate": clock_gate,
+        "anneal": update.anneal,
+        "discount": update.gamma,
+        "trace": update.gae_lambda,
+        "entropy_weight": update.entropy_bonus,
+        "value_weight": update.value_weight,
+        "value_clip": update.value_clip,
+        "clip_ratio": update.clip_ratio,
     }
     known = getattr(objective.hyper(), "_fields", ())
     return objective.hyper(**{k: v for k, v in wanted.items() if k in known})
@@ -109,7 +177,24 @@ def static(agent: AgentConfig) -> AgentConfig:
       >>> static(AgentConfig(policy_rate=1.0)) == static(AgentConfig(policy_rate=2.0))
       True
     """
-    return AgentConfig(network=agent.network, hidden=agent.hidden, optimizer=agent.optimizer)
+    return AgentConfig(
+        network=agent.network,
+        hidden=agent.hidden,
+        value_hidden=agent.value_hidden,
+        activation=agent.activation,
+        initialisation=agent.initialisation,
+        distribution=agent.distribution,
+        normalise_observations=agent.normalise_observations,
+        normalise_rewards=agent.normalise_rewards,
+        optimizer=agent.optimizer,
+        update=UpdateConfig(**_static(agent.update)),
+    )
+
+
+@functools.cache
+def _acting(name: str, distribution: Literal["tanh", "clipped"]) -> Environment:
+    """The environment in which agents act, the same object each time."""
+    return acting(make_environment(name), distribution)
 
 
 def make_world(objective: Objective, env: str, agent: AgentConfig, life: LifeConfig) -> World:
@@ -122,12 +207,16 @@ def make_world(objective: Objective, env: str, agent: AgentConfig, life: LifeCon
     reason = objective.unsupported(environment.spec)
     if reason:
         raise ConfigError(reason)
+    misfit = getattr(core(objective), "misfit", None)
+    if misfit is not None and (reason := misfit(life.rollout, life.environments)):
+        raise ConfigError(reason)
     return World(
-        env=environment,
+        env=_acting(env, agent.distribution),
         objective=objective,
         network=make_network(agent, objective.heads, environment.spec),
         environments=life.environments,
         steps=life.rollout,
         episodes=life.evaluation_environments,
         bootstrap=life.time_limit == "bootstrap",
+        scales=Scales(agent.normalise_observations, agent.normalise_rewards),
     )

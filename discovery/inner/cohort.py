@@ -64,6 +64,17 @@ def population_mesh(groups: int) -> Mesh:
     return Mesh(np.asarray(devices[: largest_divisor(groups, len(devices))]), (AXIS,))
 
 
+def bytes_of(program: Any, *arguments: Any) -> int:
+    """Bytes that a jitted program takes on each device, as the compiler tells; 0 if it does not.
+
+    It compiles what a call with these arguments then uses.
+    """
+    told = program.lower(*arguments).compile().memory_analysis()
+    if told is None:  # a backend need not tell
+        return 0
+    return told.temp_size_in_bytes + told.argument_size_in_bytes + told.output_size_in_bytes
+
+
 def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -> Cohort:
     """Compile-once program that runs lives in groups over all devices.
 
@@ -154,10 +165,6 @@ def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -
         return jax.tree.map(lambda leaf: leaf[:size], outcome)
 
     def memory(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> int:
-        compiled = program.lower(*arguments(source, hyper, lives, measure)).compile()
-        told = compiled.memory_analysis()
-        if told is None:  # a backend need not tell
-            return 0
-        return told.temp_size_in_bytes + told.argument_size_in_bytes + told.output_size_in_bytes
+        return bytes_of(program, *arguments(source, hyper, lives, measure))
 
     return Cohort(run, memory, capacity, group, replicated)

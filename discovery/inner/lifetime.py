@@ -14,12 +14,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.inner.rollout import episode_return, rollout
+from discovery.inner.scaling import OFF, Scales, Statistics, begin, renew, scale
 from envs.base import Environment
 from learned_objectives.base import Experience, Key, Learner, Network, Objective, Report, Time
 from learned_objectives.clock import BASE_STEPS
 
 POINTS = 10
 """Most points of a life, besides its start, at which an agent can be scored."""
+DISCOUNT = 0.99
+"""gamma of the returns that rewards are scaled by, for a rule that has none."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class World:
     """E, fresh episodes that score an agent."""
     bootstrap: bool = True
     """Keep truncations apart from terminations; else an update sees both as terminations."""
+    scales: Scales = OFF
+    """Which of observations and rewards an agent meets in units of its own statistics."""
 
 
 class Task(NamedTuple):
@@ -58,6 +63,8 @@ class Life(NamedTuple):
     """Updates completed."""
     key: Key
     """Root of the randomness of this life."""
+    scaling: Statistics = ()
+    """Statistics of what it has met; ``()`` if nothing is scaled."""
 
 
 class Measure(NamedTuple):
@@ -97,29 +104,49 @@ def birth(world: World, theta: PyTree, hyper: Any, task: Task, key: Key) -> Life
         state=state,
         n=jnp.zeros((), jnp.int32),
         key=life_key,
+        scaling=begin(
+            world.scales,
+            world.env.spec.observation_shape,
+            world.environments,
+            getattr(hyper, "discount", DISCOUNT),
+        ),
     )
 
 
-def grow(
-    world: World, theta: PyTree, hyper: Any, task: Task, life: Life
-) -> tuple[Life, Experience, Report]:
-    """One update, whatever the horizon: a rollout, then what the objective makes of it."""
-    act_key, update_key = jax.random.split(jax.random.fold_in(life.key, life.n))
-    observation, state, experience = rollout(
+def collect(world: World, task: Task, life: Life) -> tuple[Life, Experience]:
+    """A rollout; of the life, only its environments and its statistics go on.
+
+    What is seen is scaled by the statistics of before the rollout, for acting and for learning.
+    Constants for whoever differentiates: no gradient passes through what was done and seen.
+    """
+    act_key, _ = jax.random.split(jax.random.fold_in(life.key, life.n))
+    seen = rollout(
         world.env,
         world.network,
-        life.learner.params,
+        jax.lax.stop_gradient(life.learner.params),
         task.level,
         life.observation,
         life.state,
         act_key,
         world.steps,
+        life.scaling,
     )
+    observation, state, raw = jax.lax.stop_gradient(seen)
+    experience = scale(life.scaling, raw)
     if not world.bootstrap:
         ended = experience.terminated | experience.truncated
         experience = experience._replace(terminated=ended, truncated=jnp.zeros_like(ended))
+    after = life._replace(observation=observation, state=state, scaling=renew(life.scaling, raw))
+    return after, experience
+
+
+def learn(
+    world: World, theta: PyTree, hyper: Any, task: Task, life: Life, experience: Experience
+) -> tuple[Learner, Report]:
+    """What the objective makes of a rollout: update ``n + 1`` of the life."""
+    _, update_key = jax.random.split(jax.random.fold_in(life.key, life.n))
     unit = jnp.asarray(world.environments * world.steps / BASE_STEPS, jnp.float32)
-    learner, report = world.objective.update(
+    return world.objective.update(
         theta,
         hyper,
         world.network,
@@ -128,7 +155,15 @@ def grow(
         Time(n=life.n, N=task.horizon, unit=unit),
         update_key,
     )
-    return Life(learner, observation, state, life.n + 1, life.key), experience, report
+
+
+def grow(
+    world: World, theta: PyTree, hyper: Any, task: Task, life: Life
+) -> tuple[Life, Experience, Report]:
+    """One update, whatever the horizon: a rollout, then what the objective makes of it."""
+    after, experience = collect(world, task, life)
+    learner, report = learn(world, theta, hyper, task, life, experience)
+    return after._replace(learner=learner, n=life.n + 1), experience, report
 
 
 def advance(
@@ -140,9 +175,17 @@ def advance(
     callers mask them by ``life.n < task.horizon``.
     """
     grown, experience, report = grow(world, theta, hyper, task, life)
-    alive = life.n < task.horizon
-    kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), grown, life)
-    return kept, experience, report
+    return where(life.n < task.horizon, grown, life), experience, report
+
+
+def where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
+    """One of two trees, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def is_finite(params: PyTree) -> Bool[Array, ""]:
+    """Every parameter of an agent is finite."""
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
 
 
 def live(
@@ -187,6 +230,7 @@ def live(
                 jax.random.fold_in(score_key, measure.points - point),
                 world.episodes,
                 greedy > 0,
+                life.scaling,
             )
             return scores.at[greedy].set(value)
 
@@ -210,11 +254,10 @@ def live(
     spans = jnp.arange(POINTS) < measure.points
     trapezoid = (returns[:, 1:] + returns[:, :-1]) / 2 * jnp.diff(times)
     area = jnp.sum(jnp.where(spans, trapezoid, 0), axis=1) / task.horizon
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(life.learner.params)]
     return Outcome(
         returns=returns,
         final=final,
         area=jnp.where(measure.points > 1, area, jnp.nan),
-        finite=jnp.all(jnp.stack([jnp.isfinite(final[0]), *finite])),
+        finite=jnp.isfinite(final[0]) & is_finite(life.learner.params),
         metrics=jax.tree.map(lambda total: total / task.horizon, sums),
     )

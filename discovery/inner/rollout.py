@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from discovery.inner.scaling import Statistics, see
 from envs.base import Environment
 from learned_objectives.base import Experience, Key, Network
 
@@ -21,6 +22,7 @@ def rollout(
     state: PyTree,
     key: Key,
     steps: int,
+    scaling: Statistics = (),
 ) -> tuple[PyTree, PyTree, Experience]:
     """Act for ``steps`` steps in every environment of an agent.
 
@@ -35,9 +37,10 @@ def rollout(
       state: where they stand, ``[B, ...]``.
       key: consumed.
       steps: T.
+      scaling: statistics by which the agent is shown observations.
 
     Returns:
-      Observation and state afterwards, and the experience ``[T, B, ...]``.
+      Observation and state afterwards, and the experience ``[T, B, ...]``, none of it scaled.
     """
     batch = jax.tree.leaves(observation)[0].shape[0]
     env_key, action_key = jax.random.split(key)
@@ -48,7 +51,7 @@ def rollout(
     def step(carry: tuple[Any, Any], drawn: tuple[Any, Array]) -> tuple[tuple[Any, Any], Any]:
         observation, state = carry
         env_noise, action_noise = drawn
-        outputs = network.act(params, observation)
+        outputs = network.act(params, see(scaling, observation))
         action = network.sample(outputs, action_noise)
         after = jax.vmap(env.step, (0, 0, 0, None))(env_noise, state, action, level)
         seen = Experience(
@@ -78,6 +81,7 @@ def episode_return(
     key: Key,
     episodes: int,
     greedy: Array,
+    scaling: Statistics = (),
 ) -> Array:
     """Mean undiscounted return of the first episode of fresh environments, up to the step limit.
 
@@ -89,6 +93,7 @@ def episode_return(
       key: consumed.
       episodes: E.
       greedy: take the most likely action instead of sampling; traced.
+      scaling: the agent's statistics, by which it is shown observations; rewards stay as they are.
 
     Returns:
       A scalar. NaN if a return is.
@@ -101,7 +106,7 @@ def episode_return(
     def step(carry: Any, drawn: Any) -> tuple[Any, None]:
         observation, state, alive, total = carry
         env_noise, action_noise = drawn
-        outputs = network.act(params, observation)
+        outputs = network.act(params, see(scaling, observation))
         action = jnp.where(greedy, network.mode(outputs), network.sample(outputs, action_noise))
         after = jax.vmap(env.step, (0, 0, 0, None))(env_noise, state, action, level)
         total = total + jnp.where(alive, after.reward, 0)

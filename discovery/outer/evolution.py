@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.config import ConfigError, EvolutionConfig, nearest
 from discovery.inner.cohort import AXIS, Candidate, population_mesh
@@ -44,14 +44,18 @@ class Strategy(NamedTuple):
     """A source that holds one theta, for evaluations that share the search's program."""
     numbers: Callable[[Any], dict[str, Array]]
     """Scalars of the state to be logged."""
+    forget: Callable[[Any, Bool[Array, " M"]], Any] = lambda state, ended: state
+    """``(state, pairs whose life ended) -> state``: of what a strategy remembers of lives that go
+    on from generation to generation."""
 
 
-def make_strategy(config: EvolutionConfig, like: Theta) -> Strategy:
+def make_strategy(config: EvolutionConfig, like: Theta, windows: bool = False) -> Strategy:
     """``paired``, or a strategy of evosax by name.
 
     Args:
       config: ``strategy`` is the name.
       like: shapes and types of theta, as of ``jax.eval_shape``.
+      windows: lives go on from generation to generation.
 
     Returns:
       The strategy.
@@ -59,7 +63,7 @@ def make_strategy(config: EvolutionConfig, like: Theta) -> Strategy:
     Raises:
       ConfigError: nothing has this name; the nearest that exist are told.
     """
-    return paired(config) if config.strategy == "paired" else evosax(config, like)
+    return paired(config) if config.strategy == "paired" else evosax(config, like, windows)
 
 
 # --- what both kinds use ----------------------------------------------------------------------
@@ -102,10 +106,10 @@ def outer_adam() -> optax.GradientTransformationExtraArgs:
     return optax.inject_hyperparams(optax.adam)(learning_rate=0.0)
 
 
-def fresh_adam(config: EvolutionConfig, like: Theta) -> Any:
-    """State of :func:`outer_adam` with the numbers of a configuration."""
+def fresh_adam(like: Theta, beta1: float, beta2: float, epsilon: float) -> Any:
+    """State of :func:`outer_adam` with these numbers."""
     state = outer_adam().init(like)
-    chosen = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
+    chosen = {"b1": beta1, "b2": beta2, "eps": epsilon}
     told = {name: jnp.asarray(value, jnp.float32) for name, value in chosen.items()}
     return state._replace(hyperparams={**state.hyperparams, **told})
 
@@ -221,7 +225,11 @@ def paired(config: EvolutionConfig) -> Strategy:
     mesh = population_mesh(groups)
 
     def init(key: Key, mean: Theta) -> Paired:
-        state = Paired(mean, fresh_adam(config, mean), jnp.zeros((), jnp.int32))
+        state = Paired(
+            mean,
+            fresh_adam(mean, config.beta1, config.beta2, config.epsilon),
+            jnp.zeros((), jnp.int32),
+        )
         return jax.device_put(strongly_typed(state), home())
 
     def ask(state: Paired, key: Key) -> tuple[Source, Paired]:
@@ -291,7 +299,7 @@ def shared_weights(population: Any, cost: Float[Array, " P"], state: Any, params
     return jnp.where(equal == 1, params.weights[below], (sums[below + equal] - sums[below]) / equal)
 
 
-def evosax(config: EvolutionConfig, like: Theta) -> Strategy:
+def evosax(config: EvolutionConfig, like: Theta, windows: bool = False) -> Strategy:
     """Any distribution-based strategy of evosax, by its name there.
 
     Costs are minus our weights, centred, so that equal weights tell nothing to a strategy without
@@ -305,12 +313,14 @@ def evosax(config: EvolutionConfig, like: Theta) -> Strategy:
         sigma is where the others begin; rate, decay and betas where it takes an optimiser, then
         Adam.
       like: shapes and types of theta.
+      windows: lives go on from generation to generation. ``PersistentES`` then keeps what it has
+        accumulated for a pair until it is told to forget it.
 
     Returns:
       The strategy.
 
     Raises:
-      ConfigError: evosax has no such distribution-based strategy.
+      ConfigError: evosax has no such distribution-based strategy, or it counts windows by itself.
 
     Source: Lange 2022 (evosax).
     """
@@ -334,12 +344,23 @@ def evosax(config: EvolutionConfig, like: Theta) -> Strategy:
     params = algorithm.default_params
     if hasattr(params, "std_init"):
         params = params.replace(std_init=config.sigma)
+    blank = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), zeros, params))
+    accumulates = hasattr(blank, "pert_accum")
+    if {"T", "K"} <= vars(params).keys():
+        if windows and not accumulates:
+            raise ConfigError(
+                f"{config.strategy} counts windows of lives of one length: use PersistentES"
+            )
+        # Its own counter would end all lives at once: what accumulates is told which end.
+        params = params.replace(T=1, K=0 if accumulates else 1)
 
     def init(key: Key, mean: Theta) -> Evosax:
         init_key, key = jax.random.split(key)
         inner = algorithm.init(init_key, mean, params)
         if "optimizer" in accepted:
-            inner = inner.replace(opt_state=fresh_adam(config, inner.mean))
+            inner = inner.replace(
+                opt_state=fresh_adam(inner.mean, config.beta1, config.beta2, config.epsilon)
+            )
         state = Evosax(inner, jnp.zeros((), jnp.int32), key)
         return jax.device_put(strongly_typed(state), home())
 
@@ -389,7 +410,15 @@ def evosax(config: EvolutionConfig, like: Theta) -> Strategy:
             told["rate"] = rate_of(config, state.generation)
         return told
 
-    return Strategy(init, ask, stored, tell, mean, still, numbers)
+    @jax.jit
+    def forget(state: Evosax, ended: Bool[Array, " M"]) -> Evosax:
+        if not accumulates:
+            return state
+        inner, rows = state.state, jnp.concatenate([ended, ended])
+        kept = jnp.where(rows[:, None], 0, inner.pert_accum)
+        return state._replace(state=inner.replace(pert_accum=kept))
+
+    return Strategy(init, ask, stored, tell, mean, still, numbers, forget)
 
 
 def _evosax_class(name: str) -> Any:

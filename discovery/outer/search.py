@@ -15,18 +15,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from discovery.config import AgentConfig, Config, ConfigError, HorizonConfig, LifeConfig
 from discovery.inner.build import make_hyper, make_objective, make_world, static
-from discovery.inner.cohort import Candidate, Cohort, Lives, make_cohort
-from discovery.inner.lifetime import World
+from discovery.inner.cohort import Candidate, Cohort, make_cohort
+from discovery.inner.lifetime import POINTS, Task, World
 from discovery.outer.evolution import home, make_strategy, strongly_typed
 from discovery.outer.scoring import fitness, lived, make_validation, measure, signal
-from discovery.outer.shaping import SHAPINGS, tied
+from discovery.outer.shaping import SHAPINGS, coin_flip, tied
 from discovery.outer.tasks import paired_lives, sample_tasks
-from envs.base import Level
+from discovery.outer.teaching import known_returns, make_teacher
+from envs.base import Environment, Level
 from learned_objectives.base import Key, Objective, Theta
 
 
@@ -37,6 +39,10 @@ class SearchState(NamedTuple):
     key: Key
     """Root of every random number; generation g uses ``fold_in(key, g)``."""
     generation: Int[Array, ""]
+    agents: PyTree = ()
+    """Agents that live on (``outer/persistent.py``), where the estimator has such."""
+    curriculum: PyTree = ()
+    """Which tasks were how hard (``outer/curriculum.py``), where there is one."""
 
 
 class Search(NamedTuple):
@@ -59,6 +65,8 @@ class Search(NamedTuple):
     """Numbers of the agents' updates."""
     memory: Callable[[SearchState], int]
     """Bytes that the lives of a generation take on each device; compiles their program."""
+    columns: Callable[[SearchState], dict[str, np.ndarray]]
+    """What a curriculum remembers, as columns of a table; ``{}`` if there is none."""
 
 
 def make_search(config: Config) -> Search:
@@ -74,11 +82,16 @@ def make_search(config: Config) -> Search:
     Raises:
       ConfigError: the parts do not go together, or there is nothing to search over.
     """
+    if config.estimator != "evolution":
+        from discovery.outer.meta_gradient import make_gradient_search
+        from discovery.outer.windows import make_window_search
+
+        return (make_gradient_search if config.estimator == "gradient" else make_window_search)(
+            config
+        )
     e = config.evolution
     objective: Any = make_objective(config.objective, config.agent)
-    like = jax.eval_shape(objective.init, jax.random.key(0))
-    if not jax.tree.leaves(like):
-        raise ConfigError(f"rule {config.objective.rule} has no parameters to search over")
+    like = shapes(objective, config)
     strategy = make_strategy(e, like)
     agent, population = static(config.agent), 2 * e.pairs
     world, cohort = _program(
@@ -86,46 +99,60 @@ def make_search(config: Config) -> Search:
     )
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
     validation = make_validation(world.env, config.horizon, config.validation_levels, cohort, hyper)
-    steps_per_update = config.life.environments * config.life.rollout
+    teacher = make_teacher(config, known_returns)
 
     def init() -> SearchState:
-        root = root_key(config.seed)
-        if e.start == "zero":
-            first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-        else:
-            first = jax.jit(objective.init)(jax.random.fold_in(root, _THETA))
         state = SearchState(
-            strategy=strategy.init(jax.random.fold_in(root, _STRATEGY), first),
-            key=root,
+            strategy=strategy.init(*beginning(objective, config)),
+            key=root_key(config.seed),
             generation=jnp.zeros((), jnp.int32),
+            curriculum=teacher.begin(example_task(world.env), jnp.zeros(())),
         )
         return jax.device_put(strongly_typed(state), home())
 
     def step(state: SearchState) -> tuple[SearchState, dict[str, Array]]:
-        noise_key, lives, again = draw(
-            state, world.env.sample_level, config.horizon, e.pairs, e.shared_stream
+        noise_key, teach_key, fresh, streams = draw(
+            state.key, state.generation, world.env.sample_level, config.horizon, e.pairs
         )
+        task_key, judge_key, end_key = jax.random.split(teach_key, 3)
+        everyone = jnp.ones(e.pairs, bool)
+        curriculum, tasks, slots, taught = teacher.assign(
+            state.curriculum, task_key, everyone, fresh, jnp.zeros(e.pairs, jnp.int32)
+        )
+        if curriculum:
+            tasks, slots = by_horizon(tasks, slots)
+        lives = paired_lives(tasks, streams[0], e.shared_stream)
         source, asked = strategy.ask(state.strategy, noise_key)
         outcome = lived(cohort, source, hyper, lives, e.fitness)
         scores = fitness(outcome, e.fitness)
-        weights, metrics = judge(scores, lives.task.horizon, e.shaping)
-        told = strategy.tell(asked, source, weights)
+        weights, metrics = judge(scores, lives.task.horizon, e.shaping, judge_key)
+        # Every life of a generation ends with it.
+        told = strategy.forget(strategy.tell(asked, source, weights), everyone)
 
         metrics |= reported(outcome.metrics)
         metrics |= moved(strategy.mean(state.strategy), strategy.mean(told))
         metrics |= strategy.numbers(state.strategy)
-        metrics["steps"] = lives.task.horizon.sum() * float(steps_per_update)
+        metrics |= spent(config, world, lives.task) | taught
         if e.signal_every and int(state.generation) % e.signal_every == 0:
             # The same candidates and tasks with other random numbers: how much of a pair's
             # difference is the candidates', and how much is luck?
+            again = paired_lives(tasks, streams[1], e.shared_stream)
             repeat = lived(cohort, source, hyper, again, e.fitness)
             metrics["signal"] = signal(scores, fitness(repeat, e.fitness))
-        return SearchState(told, state.key, state.generation + 1), metrics
+        if curriculum:
+            returns = of_pairs(fitness(outcome, "final"))
+            of_lives = (everyone, everyone, slots, returns)
+            curriculum, learned = teacher.finish(curriculum, end_key, *of_lives)
+            metrics |= learned
+        after = SearchState(told, state.key, state.generation + 1, (), curriculum)
+        return after, metrics
 
     def memory(state: SearchState) -> int:
-        _, lives, _ = draw(state, world.env.sample_level, config.horizon, e.pairs, e.shared_stream)
-        source = strategy.still(theta(state))
-        return cohort.memory(source, hyper, lives, measure(e.fitness))
+        _, _, tasks, streams = draw(
+            state.key, state.generation, world.env.sample_level, config.horizon, e.pairs
+        )
+        lives = paired_lives(tasks, streams[0], e.shared_stream)
+        return cohort.memory(strategy.still(theta(state)), hyper, lives, measure(e.fitness))
 
     def theta(state: SearchState) -> Theta:
         return strategy.mean(state.strategy)
@@ -141,47 +168,112 @@ def make_search(config: Config) -> Search:
         still=strategy.still,
         hyper=hyper,
         memory=memory,
+        columns=lambda state: teacher.columns(state.curriculum),
     )
+
+
+# --- what every estimator begins with ---------------------------------------------------------
+
+
+def shapes(objective: Objective, config: Config) -> Theta:
+    """Shapes and types of theta.
+
+    Raises:
+      ConfigError: the rule has nothing to search over.
+    """
+    like = jax.eval_shape(objective.init, jax.random.key(0))
+    if not jax.tree.leaves(like):
+        raise ConfigError(f"rule {config.objective.rule} has no parameters to search over")
+    return like
+
+
+def beginning(objective: Objective, config: Config) -> tuple[Key, Theta]:
+    """The key of a strategy's own draws, and theta at generation 0: the same for each estimator."""
+    root = root_key(config.seed)
+    if config.estimator != "gradient" and config.evolution.start == "zero":
+        like = shapes(objective, config)
+        first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    else:
+        first = fresh_theta(objective, jax.random.fold_in(root, _THETA))
+    return jax.random.fold_in(root, _STRATEGY), first
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def fresh_theta(objective: Objective, key: Key) -> Theta:
+    """The network's own initialisation."""
+    return objective.init(key)
+
+
+def example_task(env: Environment) -> Task:
+    """A task, for its shapes."""
+    return Task(jax.jit(env.sample_level)(jax.random.key(0)), jnp.ones((), jnp.int32))
 
 
 # --- parts of a generation, each one program --------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def draw(
-    state: SearchState,
+    root: Key,
+    generation: Int[Array, ""],
     sample_level: Callable[[Key], Level],
     law: HorizonConfig,
     pairs: int,
-    shared: bool,
-) -> tuple[Key, Lives, Lives]:
+) -> tuple[Key, Key, Task, Array]:
     """What is random about a generation.
 
     Args:
-      state: its root key and number.
+      root: key of the search.
+      generation: its number.
       sample_level: draws a level.
       law: of the horizons.
       pairs: M.
-      shared: partners share every random number of their lives.
 
     Returns:
-      The key of the candidates, and the lives ``[L]`` under each of two random streams.
+      Keys of the candidates and of the curriculum, tasks ``[M]``, and two streams for their lives.
     """
-    key = jax.random.fold_in(state.key, state.generation)
+    key = jax.random.fold_in(root, generation)
     noise_key, task_key, *streams = jax.random.split(key, 4)
     tasks = sample_tasks(task_key, sample_level, law, pairs)
-    first, second = (paired_lives(tasks, stream, shared) for stream in streams)
-    return noise_key, first, second
+    return noise_key, jax.random.fold_in(key, _TEACH), tasks, jnp.stack(streams)
+
+
+@jax.jit
+def by_horizon(tasks: Task, slots: Int[Array, " M"]) -> tuple[Task, Int[Array, " M"]]:
+    """Tasks in rising order of horizon: they are moved, so that candidates are not."""
+    order = jnp.argsort(tasks.horizon)
+    return jax.tree.map(lambda leaf: leaf[order], (tasks, slots))
+
+
+@jax.jit
+def of_pairs(scores: Float[Array, " L"]) -> Float[Array, " M"]:
+    """Mean of the finite scores of each pair; NaN if there is none."""
+    return jnp.nanmean(scores.reshape(-1, 2), axis=1)
+
+
+def spent(config: Config, world: World, tasks: Task) -> dict[str, Array]:
+    """Environment steps of whole lives: of training, and of evaluation at its step limit."""
+    points = POINTS + 1 if config.evolution.fitness == "area" else 1
+    batch = config.life.environments * config.life.rollout
+    return {
+        "steps": tasks.horizon.sum() * float(batch),
+        "evaluation_steps": points * evaluation_steps(world, tasks).sum(),
+    }
+
+
+def evaluation_steps(world: World, tasks: Task) -> Float[Array, " L"]:
+    """Most environment steps of scoring an agent once on each task."""
+    return jax.vmap(world.env.step_limit)(tasks.level) * float(world.episodes)
 
 
 @functools.partial(jax.jit, static_argnames="shaping")
 def judge(
-    scores: Float[Array, " L"], horizons: Int[Array, " L"], shaping: str
+    scores: Float[Array, " L"], horizons: Int[Array, " L"], shaping: str, key: Key
 ) -> tuple[Float[Array, "M 2"], dict[str, Array]]:
     """Weights of the candidates, and what is told of their scores.
 
     ``fitness`` is the mean of the finite scores, NaN if there is none; ``nonfinite`` counts the
-    others; ``tied`` is the share of pairs that tell nothing.
+    others; ``tied`` is the share of pairs that tell nothing. The key is for coins alone.
     """
     by_pair = scores.reshape(-1, 2)
     finite = jnp.isfinite(scores)
@@ -190,6 +282,8 @@ def judge(
         "nonfinite": jnp.sum(~finite),
         "tied": tied(by_pair),
     }
+    if shaping == "coin_flip":
+        return coin_flip(key, by_pair.shape[0]), metrics
     return SHAPINGS[shaping](by_pair, horizons.reshape(-1, 2)[:, 0]), metrics
 
 
@@ -211,6 +305,8 @@ def moved(old: Theta, new: Theta) -> dict[str, Array]:
 # Generations are numbered by int32, so these never meet one of them.
 _THETA, _STRATEGY = 2**31, 2**31 + 1
 """What is folded into the root key for the first theta and for the strategy's own draws."""
+_TEACH = 4
+"""What is folded into a generation's key for its curriculum, beside its four parts."""
 
 
 def root_key(seed: int) -> Key:

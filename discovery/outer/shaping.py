@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from learned_objectives.base import Key
+
 OCTAVE = 8
 """Fewest candidates of one octave of horizons that are standardised among themselves."""
 
@@ -88,6 +90,20 @@ def group_z(scores: Float[Array, "M 2"], horizons: Int[Array, " M"]) -> Float[Ar
     z = (s - mean[:, None]) / (std[:, None] + 1e-8)
     usable = (count >= OCTAVE) & jnp.isfinite(std)
     return jnp.where(usable[:, None], z, pair(scores, horizons))
+
+
+def coin_flip(key: Key, pairs: int) -> Float[Array, "M 2"]:
+    """One partner of each pair, by chance, wins: what a search does that learns nothing.
+
+    Args:
+      key: consumed.
+      pairs: M.
+
+    Returns:
+      Weights, ``[M, 2]``.
+    """
+    first = jax.random.bernoulli(key, shape=(pairs,)).astype(jnp.float32)
+    return jnp.stack([first, 1 - first], axis=1)
 
 
 SHAPINGS: dict[str, Callable[[Array, Array], Array]] = {

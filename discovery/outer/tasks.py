@@ -5,6 +5,7 @@ Shape legend: ``M`` antithetic pairs; ``L = 2 M`` lives in the order pair 0 +, p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -18,24 +19,28 @@ from discovery.inner.lifetime import Task
 from envs.base import Key, Level
 
 
-def sample_horizons(key: Key, law: HorizonConfig, count: int) -> Int[Array, " M"]:
-    r"""Horizons in rising order, :math:`N = \mathrm{round}(\exp U(\ln a, \ln b))`.
+def sample_horizons(
+    key: Key, law: HorizonConfig, count: int, ordered: bool = True
+) -> Int[Array, " M"]:
+    r"""Horizons, :math:`N = \mathrm{round}(\exp U(\ln a, \ln b))`.
 
-    Sorted before they are given to pairs, so that candidates of similar horizon stand together and
-    are never moved.
+    Pairs are given sorted ones, so that candidates of similar horizon stand together and are never
+    moved.
 
     Args:
       key: consumed.
       law: shortest ``a`` and longest ``b``, in updates.
       count: M.
+      ordered: in rising order.
 
     Returns:
-      ``[M]`` int32, sorted.
+      ``[M]`` int32.
     """
     low, high = np.log(law.shortest), np.log(law.longest)
     drawn = jnp.exp(jax.random.uniform(key, (count,), minval=low, maxval=high))
     # The exponential of a logarithm may miss an end of the interval by a rounding.
-    return jnp.sort(jnp.clip(jnp.round(drawn), law.shortest, law.longest).astype(jnp.int32))
+    horizons = jnp.clip(jnp.round(drawn), law.shortest, law.longest).astype(jnp.int32)
+    return jnp.sort(horizons) if ordered else horizons
 
 
 def spread_horizons(law: HorizonConfig, count: int) -> Int[Array, " V"]:
@@ -67,6 +72,7 @@ def sample_tasks(
     return Task(jax.vmap(sample_level)(keys), sample_horizons(horizon_key, law, pairs))
 
 
+@functools.partial(jax.jit, static_argnames="shared")
 def paired_lives(tasks: Task, stream: Key, shared: bool) -> Lives:
     """Two lives for every task, one on each side of the mean.
 

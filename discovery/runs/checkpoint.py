@@ -233,15 +233,24 @@ def _read_state(path: Path, generation: int, abstract: Any) -> Any:
     import jax
     import orbax.checkpoint as ocp
 
-    items, whole = _read(path, state=ocp.args.StandardRestore(abstract))
+    def read(tree: Any) -> tuple[Any, str]:
+        # Partial, because Orbax would also compare parts that hold no leaf: a state may have more
+        # of these than when it was written. A leaf that is not there is then left as it was asked.
+        how = ocp.checkpoint_utils.construct_restore_args(tree)
+        args = ocp.args.PyTreeRestore(tree, restore_args=how, partial_restore=True)
+        items, problem = _read(path, state=args)
+        leaves = [] if problem else jax.tree.leaves(items.state)
+        missing = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+        return items, "it is not there" if missing else problem
+
+    items, whole = read(abstract)
     if not whole:
         return items.state
     for place, _ in jax.tree_util.tree_flatten_with_path(abstract)[0]:
         part = jax.tree_util.tree_map_with_path(
             lambda p, leaf, place=place: leaf if p == place else ocp.PLACEHOLDER, abstract
         )
-        how = ocp.checkpoint_utils.construct_restore_args(part)
-        _, problem = _read(path, state=ocp.args.PyTreeRestore(part, restore_args=how))
+        _, problem = read(part)
         if problem:
             raise CheckpointError(
                 f"{path / 'state'} is damaged: leaf {_name(place)} cannot be read ({problem})",

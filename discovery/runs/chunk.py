@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SUMMED = ("nonfinite", "steps")
+SUMMED = ("nonfinite", "steps", "evaluation_steps", "rival_steps", "ended")
 """Metrics of a generation that a chunk adds up."""
-LAST = ("sigma", "rate")
+LAST = ("sigma", "rate", "filled", "regret_nonfinite")
 """Metrics of which a chunk keeps the last; of all others it takes the mean."""
 
 

@@ -1,13 +1,16 @@
-"""What a finished search leaves: the objective with its card, and the learning curve."""
+"""What a search leaves: the objective with its card, its curriculum, and pictures of both."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from discovery import devices
-from discovery.config import Config, to_dict
+from discovery.config import Config, population, to_dict
 from discovery.runs import folders, logs
 from learned_objectives.library import save
 
@@ -74,8 +77,51 @@ def write_figure(where: Path, config: Config) -> Path:
 
     figure = figures.learning_curve(
         logs.read(where / folders.METRICS),
-        population=2 * config.evolution.pairs,
+        population=population(config)[0],
         title=where.resolve().name,
     )
     picture, _ = figures.save(figure, where / folders.FIGURES / "learning")
     return picture
+
+
+def write_curriculum(where: Path, columns: Mapping[str, np.ndarray]) -> Path:
+    """Write ``curriculum.csv``: a row for each task that is remembered.
+
+    Args:
+      where: run folder.
+      columns: as of ``discovery.outer.curriculum.snapshot``.
+
+    Returns:
+      Its path.
+
+    Raises:
+      OSError: the disk is full or read-only.
+    """
+    from discovery.evaluation.table import write_numbers
+
+    lines = zip(*(column.tolist() for column in columns.values()), strict=True)
+    rows = ([int(cell) if isinstance(cell, bool) else cell for cell in line] for line in lines)
+    return write_numbers(where / folders.CURRICULUM, list(columns), rows)
+
+
+def draw_curriculum(where: Path, folder: Path | None = None) -> Path:
+    """Draw ``figures/curriculum.png`` and ``.svg`` from ``metrics.jsonl`` and ``curriculum.csv``.
+
+    Args:
+      where: run folder.
+      folder: of the figure, if not that of the run.
+
+    Returns:
+      The path of the PNG.
+
+    Raises:
+      OSError: a table cannot be read, or the figure cannot be written.
+    """
+    from discovery.evaluation import figures, figures_curriculum
+
+    table = np.genfromtxt(where / folders.CURRICULUM, delimiter=",", names=True, ndmin=1)
+    columns = {name: table[name] for name in table.dtype.names or ()}
+    figure = figures_curriculum.curriculum(
+        logs.read(where / folders.METRICS), columns, title=where.resolve().name
+    )
+    return figures.save(figure, (folder or where / folders.FIGURES) / "curriculum")[0]

@@ -24,6 +24,7 @@ from learned_objectives.library import ARRAYS, CARD, RULES, write_whole
 CONFIG = "config.json"
 VERSIONS = "versions.json"
 METRICS = "metrics.jsonl"
+CURRICULUM = "curriculum.csv"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 TRACEBACK = "traceback.txt"
@@ -32,6 +33,7 @@ _OWN = (
     CONFIG,
     VERSIONS,
     METRICS,
+    CURRICULUM,
     CHECKPOINTS,
     FIGURES,
     TRACEBACK,

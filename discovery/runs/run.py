@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from discovery import devices
-from discovery.config import Config, ConfigError, check_minutes, to_dict
+from discovery.config import Config, ConfigError, check_minutes, population, to_dict
 from discovery.runs import checkpoint, folders, logs
 from discovery.runs.chunk import numbers, reduced
 from discovery.runs.errors import REFUSALS, CheckpointError, Interrupted, RunError, first_line
@@ -188,7 +188,8 @@ class _Host:
         from_generation: int | None,
     ) -> None:
         """Start JAX, make the search, and take the state from disk or from the configuration."""
-        groups = max(1, 2 * self.config.evolution.pairs // self.config.evolution.group)
+        lives, together = population(self.config)
+        groups = max(1, lives // together)
         devices.start(count, most=groups, cache=cache)
         import jax  # only now: the folder says how to begin again
 
@@ -264,8 +265,8 @@ class _Host:
         if need > free.available:
             raise ConfigError(
                 f"a generation needs about {devices.gibibytes(need)} of memory and "
-                f"{devices.gibibytes(free.available)} are free: lower --group "
-                f"(now {self.config.evolution.group})"
+                f"{devices.gibibytes(free.available)} are free: lower "
+                f"{self._group()}"
             )
 
     # --- the loop -----------------------------------------------------------------------------
@@ -334,10 +335,15 @@ class _Host:
             return f"{path} cannot be written ({first_line(problem)})"
         return f"the whole of it is in {path}"
 
+    def _group(self) -> str:
+        """The knob that trades memory for speed, and where it stands."""
+        flag = "--agents-group" if self.config.estimator == "gradient" else "--group"
+        return f"{flag} (now {population(self.config)[1]})"
+
     def _out_of_memory(self, error: BaseException) -> str:
         return (
-            f"out of memory ({first_line(error)}): begin again with a lower --group "
-            f"(now {self.config.evolution.group}); {self.safe()}"
+            f"out of memory ({first_line(error)}): begin again with a lower "
+            f"{self._group()}; {self.safe()}"
         )
 
     def safe(self) -> str:
@@ -391,15 +397,19 @@ class _Host:
         self.pending.append(row)
         self.steps += row.get("steps", 0.0)
         self.chunk_steps += row.get("steps", 0.0)
-        if row.get("nonfinite", 0) >= 2 * self.config.evolution.pairs:
+        if row.get("nonfinite", 0) >= population(self.config)[0]:
             self._write({"generation": self.generation} | reduced(self.pending))
             good = self.where / folders.CHECKPOINTS / str(self.saved)
             raise RunError(
                 f"generation {self.generation}: every score is non-finite; "
                 f"the last good checkpoint is {good}; "
-                "begin again with a lower --sigma or --rate"
+                f"begin again with a lower {self._steps_down()}"
             )
         self.screen.update(self.generation)
+
+    def _steps_down(self) -> str:
+        """The flags by which a search moves less."""
+        return "--meta-rate" if self.config.estimator == "gradient" else "--sigma or --rate"
 
     def _end_chunk(self) -> None:
         """Validate the mean, write a line, and save where it is time to."""
@@ -432,6 +442,11 @@ class _Host:
         assert self.sent == self.generation, "a generation begun is not a generation known"
         for sink in self.sinks:
             sink.sync()
+        if self.config.curriculum.curriculum != "none":
+            from discovery.runs.ending import write_curriculum
+
+            # First: who is killed after the last checkpoint does not come by here again.
+            write_curriculum(self.where, self.search.columns(self.state))
         try:
             checkpoint.save(
                 self.where / folders.CHECKPOINTS,
@@ -453,10 +468,12 @@ class _Host:
 
     def _finish(self) -> None:
         """Write the objective, its card and the learning curve."""
-        from discovery.runs.ending import write_card, write_figure
+        from discovery.runs.ending import draw_curriculum, write_card, write_figure
 
         path = write_card(self.where, self.config, self.search.objective, self._theta())
         figure = write_figure(self.where, self.config)
         self.screen.stop()
         self.screen.line(f"objective: {path}")
         self.screen.line(f"learning curve: {figure}")
+        if self.config.curriculum.curriculum != "none":
+            self.screen.line(f"curriculum: {draw_curriculum(self.where)}")

@@ -88,7 +88,7 @@ def test_list(kairos: Call) -> None:
     for name in (*PRESETS, "lpg", "a2c", "small", "chain", "CartPole-v1"):
         assert f"  {name} " in out
     status, out, _ = kairos("list", "--json")
-    assert list(json.loads(out)) == ["presets", "objectives", "environments"]
+    assert list(json.loads(out)) == ["presets", "objectives", "environments", "figures"]
 
 
 def test_a_preset_can_be_printed_edited_and_fed_back(
@@ -186,7 +186,10 @@ def test_seeds_stop_together(kairos: Call, monkeypatch: pytest.MonkeyPatch) -> N
         ("evole", "kairos: unknown verb 'evole'; did you mean evolve"),
         ("evolve --preset quickstrat", "unknown preset 'quickstrat'; did you mean quickstart?"),
         ("evolve --preset smoke --env smal", "unknown environment 'smal'; did you mean small"),
-        ("evolve --preset smoke --objective lgp", "unknown objective 'lgp'; did you mean lpo or lpg?"),
+        (
+            "evolve --preset smoke --objective lgp",
+            "unknown objective 'lgp'; did you mean lpo or lpg?",
+        ),
         ("evolve --preset smoke --env none.py:make", "there is no file none.py"),
         (
             "evolve --preset smoke --clock fractoin",

@@ -19,7 +19,9 @@ from discovery.config import (
     from_dict,
     from_json,
     nearest,
+    population,
     preset,
+    tasks,
     to_dict,
     to_json,
 )
@@ -216,6 +218,77 @@ def changed(**sections: Any) -> Config:
         ({"agent": {"clip": math.nan}}, "clip must be above 0 (inf for none), not nan"),
         ({"agent": {"hidden": (8, 0)}}, "hidden must be at least 1, not 0"),
         ({"agent": {"policy_rate": -1.0}}, "policy_rate must be a finite number from 0, not -1.0"),
+        ({"gradient": {"agents": 0}}, "agents must be at least 1, not 0"),
+        (
+            {"gradient": {"agents_group": 10**8}},
+            "agents_group must be at most 10,000,000, not 1000",
+        ),
+        ({"curriculum": {"buffer": -1}}, "buffer must be at least 1, not -1"),
+        ({"curriculum": {"antagonists": 0}}, "antagonists must be at least 1, not 0"),
+        (
+            {"estimator": "gradient", "gradient": {"agents": 12, "agents_group": 5}},
+            "agents_group 5 does not divide 12 agents: try 4",
+        ),
+        ({"window": {"window": -1}}, "window.window must be at least 0 (whole lives), not -1"),
+        (
+            {"estimator": "windows", "window": {"window": 0}},
+            "evolution over whole lives is --estimator evolution, not windows of 0",
+        ),
+        (
+            {
+                "estimator": "gradient",
+                "window": {"window": 0},
+                "horizon": {"longest": 1001},
+            },
+            "a window of 1001 updates does not fit: lower --longest to 1000, or give --window 5",
+        ),
+        (
+            {"estimator": "windows", "window": {"window": 1001}},
+            "a window of 1001 updates does not fit: lower --window to 1000, or give --window 5",
+        ),
+        (
+            {"estimator": "windows", "evolution": {"fitness": "area"}},
+            "windows are scored by --score along, not by --fitness area",
+        ),
+        (
+            {"estimator": "windows", "evolution": {"signal_every": 3}},
+            "signal_every repeats whole lives, and windows have none: give 0",
+        ),
+        (
+            {"estimator": "windows", "evolution": {"shared_stream": False}},
+            "partners share the stream of a window: leave out --no-shared-stream",
+        ),
+        (
+            {"curriculum": {"curriculum": "groove", "buffer": 79}},
+            "a buffer of 79 is too small for 8 tasks at once and 64 antagonists: at least 80",
+        ),
+        (
+            {"estimator": "gradient", "curriculum": {"curriculum": "groove", "buffer": 1087}},
+            "a buffer of 1087 is too small for 512 tasks at once and 64 antagonists: at least 1088",
+        ),
+        ({"gradient": {"meta_clip": 0.0}}, "meta_clip must be above 0 (inf for none), not 0.0"),
+        (
+            {"gradient": {"meta_clip": math.nan}},
+            "meta_clip must be above 0 (inf for none), not nan",
+        ),
+        ({"gradient": {"meta_beta1": -0.1}}, "meta_beta1 must be from 0 to below 1, not -0.1"),
+        ({"gradient": {"meta_beta2": 1.0}}, "meta_beta2 must be from 0 to below 1, not 1.0"),
+        ({"gradient": {"meta_epsilon": 0.0}}, "meta_epsilon must be a finite number above 0, not"),
+        (
+            {"gradient": {"meta_rate": math.inf}},
+            "meta_rate must be a finite number from 0, not inf",
+        ),
+        ({"curriculum": {"temperature": 0.0}}, "temperature must be a finite number above 0, not"),
+        ({"gradient": {"entropy_weight": math.nan}}, "entropy_weight must be a finite number, not"),
+        (
+            {"gradient": {"prediction_entropy_weight": math.inf}},
+            "prediction_entropy_weight must be a finite number, not inf",
+        ),
+        ({"gradient": {"pi_hat_weight": -math.inf}}, "pi_hat_weight must be a finite number, not"),
+        ({"gradient": {"y_hat_weight": math.nan}}, "y_hat_weight must be a finite number, not nan"),
+        ({"gradient": {"discount": 1.01}}, "discount must be from 0 to 1, not 1.01"),
+        ({"gradient": {"trace": math.nan}}, "trace must be from 0 to 1, not nan"),
+        ({"curriculum": {"replay": -0.5}}, "replay must be from 0 to 1, not -0.5"),
     ],
 )
 def test_sizes_that_do_not_fit_name_the_nearest_that_do(
@@ -224,6 +297,62 @@ def test_sizes_that_do_not_fit_name_the_nearest_that_do(
     with pytest.raises(ConfigError) as caught:
         check(changed(**sections))
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        # Of an estimator or a curriculum that is not chosen, only the types and ranges count.
+        {"gradient": {"agents": 12, "agents_group": 5}},
+        {"window": {"window": 0}},
+        {"curriculum": {"buffer": 1}},
+        # At the ends of what fits.
+        {"estimator": "gradient", "window": {"window": 0}, "horizon": {"longest": 1000}},
+        {"estimator": "windows", "window": {"window": 1}},
+        {"estimator": "gradient", "evolution": {"fitness": "area", "shared_stream": False}},
+        {"curriculum": {"curriculum": "groove", "buffer": 80, "replay": 1.0}},
+        {"gradient": {"meta_clip": math.inf, "meta_rate": 0.0, "discount": 1.0, "trace": 0.0}},
+        {"gradient": {"entropy_weight": -1.0, "meta_beta1": 0.0}},
+    ],
+)
+def test_what_fits_is_not_refused_and_comes_back_from_json(sections: dict[str, Any]) -> None:
+    config = changed(**sections)
+    check(config)
+    assert from_json(to_json(config)) == config
+
+
+def test_lives_and_tasks_of_a_generation() -> None:
+    sizes = {"agents": 12, "agents_group": 4}
+    for estimator in ("evolution", "windows"):
+        config = changed(estimator=estimator, gradient=sizes)
+        assert (population(config), tasks(config)) == ((16, 4), 8)
+    config = changed(estimator="gradient", gradient=sizes)
+    assert (population(config), tasks(config)) == ((12, 4), 12)
+
+
+def test_meta_gradient_presets_have_twins() -> None:
+    """The blind one differs in its clock alone, and with a curriculum in that alone."""
+    for size in ("", "-cpu"):
+        aware, blind, groove = (
+            replace(preset(f"{name}{size}"), preset="")
+            for name in ("ta-lpg-mg", "lpg-mg", "groove")
+        )
+        assert aware.estimator == "gradient"
+        assert replace(aware, objective=replace(aware.objective, clock="none")) == blind
+        assert groove.curriculum.curriculum == "groove"
+        assert replace(groove, curriculum=blind.curriculum) == blind
+
+
+def test_every_field_has_a_name_of_its_own() -> None:
+    """The command line and the comparison of two configurations tell them by it."""
+
+    def leaves(data: dict[str, Any]) -> list[str]:
+        inner = [leaves(value) for value in data.values() if isinstance(value, dict)]
+        own = [name for name, value in data.items() if not isinstance(value, dict)]
+        return sum(inner, own)
+
+    names = leaves(to_dict(Config()))
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(
@@ -237,6 +366,28 @@ def test_sizes_that_do_not_fit_name_the_nearest_that_do(
             "configuration.evolution.pairs must be a whole number, not '8'",
         ),
         ("evolution", "shared_stream", 1, "configuration.evolution.shared_stream must be true or"),
+        ("evolution", "shaping", "coin", "unknown configuration.evolution.shaping 'coin'; did you"),
+        ("window", "score", "ende", "unknown configuration.window.score 'ende'; did you mean end"),
+        ("window", "vote", 1, "unknown configuration.window.vote '1'; known: life, window"),
+        (
+            "curriculum",
+            "curriculum",
+            "grove",
+            "unknown configuration.curriculum.curriculum 'grove'",
+        ),
+        (
+            "curriculum",
+            "sampling",
+            "ranks",
+            "unknown configuration.curriculum.sampling 'ranks'; did",
+        ),
+        ("gradient", "entropy_decay", 0.5, "configuration.gradient.entropy_decay must be true or"),
+        (
+            "gradient",
+            "train_critic",
+            "no",
+            "configuration.gradient.train_critic must be true or fal",
+        ),
     ],
 )
 def test_fields_that_python_was_given_wrongly_are_named(
@@ -248,6 +399,14 @@ def test_fields_that_python_was_given_wrongly_are_named(
     with pytest.raises(ConfigError) as caught:
         check(config)
     assert str(caught.value).startswith(line)
+
+
+def test_an_unknown_estimator_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_dict({"estimator": "gradients"})
+    assert str(caught.value) == (
+        "unknown configuration.estimator 'gradients'; did you mean gradient?"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import envs
 from envs.chain import Chain, chain
 from envs.registry import REGISTRY
 
-OWN = [entry.name for entry in REGISTRY if "gymnax" not in entry.target]
+OWN = [entry.name for entry in REGISTRY if "adapter" not in entry.target]
 CHAIN = chain()
 
 

@@ -72,6 +72,45 @@ def test_a_step_is_gymnax_own():
     assert (seen.observation != seen.final_observation).all() and int(state.time) == 0
 
 
+def torques(env, *actions):
+    """What becomes of actions in a pendulum."""
+    level = env.sample_level(jax.random.key(0))
+    _, state = env.reset(jax.random.key(1), level)
+    noise = env.draw(jax.random.key(2), ())
+    push = jax.jit(jax.vmap(lambda action: env.step(noise, state, action, level).state.last_u))
+    return push(jnp.asarray(actions)[:, None]).tolist()
+
+
+def test_continuous_actions_become_what_lies_between_the_bounds():
+    seen = torques(envs.make("Pendulum-v1"), -1.0, 0.25, 1.0, 7.0, -7.0)
+    assert seen == pytest.approx([-2, 0.5, 2, 2, -2])
+
+
+def test_actions_without_bounds_are_as_they_are():
+    from gymnax.environments import spaces
+    from gymnax.environments.classic_control.pendulum import Pendulum
+
+    class Free(Pendulum):
+        def action_space(self, params=None):
+            return spaces.Box(-np.inf, np.inf, (1,))
+
+    # A torque beyond 2 is clipped by the pendulum itself.
+    assert torques(from_gymnax(Free()), 0.25, 1.5, 7.0) == pytest.approx([0.25, 1.5, 2])
+
+
+def test_bounds_are_those_of_the_level():
+    env = envs.make("MountainCarContinuous-v0")
+    level = env.sample_level(jax.random.key(0)).replace(min_action=jnp.float32(0))
+    state = env.reset(jax.random.key(1), level)[1]
+    noise = env.draw(jax.random.key(2), ())
+    velocity = [
+        float(env.step(noise, state, jnp.full(1, action), level).state.velocity)
+        for action in (-1.0, 1.0)
+    ]
+    # Nothing to the one side, the whole force to the other.
+    assert velocity[1] - velocity[0] == pytest.approx(float(level.power), rel=1e-3)
+
+
 @pytest.fixture(scope="module")
 def registered():
     """Our grid world under a name of gymnax's."""

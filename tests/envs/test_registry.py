@@ -10,7 +10,7 @@ import envs
 from envs.base import Environment
 from envs.registry import REGISTRY, MissingExtra, UnknownName, make, names
 
-OWN = [entry.name for entry in REGISTRY if "gymnax" not in entry.target]
+OWN = [entry.name for entry in REGISTRY if "adapter" not in entry.target]
 
 
 def test_names_are_known_without_jax():
@@ -20,15 +20,18 @@ def test_names_are_known_without_jax():
 
 
 def test_importing_envs_touches_no_device():
-    modules = "base chain check dynamic gridworld gym_style gymnax_adapter levels mazes registry"
+    modules = (
+        "base brax_adapter chain check dynamic gridworld gym_style gymnax_adapter levels mazes "
+        "registry"
+    )
     code = (
         f"import importlib, sys\n"
         f"for name in '{modules}'.split(): importlib.import_module('envs.' + name)\n"
         "from jax._src import xla_bridge\n"
-        "print(bool(xla_bridge._backends), 'gymnax' in sys.modules)"
+        "print(bool(xla_bridge._backends), 'gymnax' in sys.modules, 'brax' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
+    assert done.stdout.split() == ["False", "False", "False"]
 
 
 def test_every_entry_leads_somewhere():

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 from discovery.evaluation import figures
-from discovery.evaluation.table import Summary
+from discovery.evaluation.table import ClockUse, Summary
 
 
 def entry(objective: str, horizon: int, estimate: float, **changes: Any) -> Summary:
@@ -93,8 +94,36 @@ def response_at_one_time() -> Figure:
     return figures.response(reward, np.zeros(1), np.zeros((1, 7)))
 
 
-def sensitivity() -> Figure:
-    return figures.clock_sensitivity(FRACTION, {"ta-lpg": FRACTION, "untrained": 0 * FRACTION})
+def used(*objectives: str, horizons: tuple[int, ...] = (10, 50), **changes: Any) -> list[ClockUse]:
+    measures = ("frozen-0", "reversed", "half", "S_pi_fraction", "S_y_horizon")
+    values: dict[str, Any] = {"digest": "d", "low": -0.1, "high": 0.6, "levels": 8} | changes
+    return [
+        ClockUse(
+            objective=name,
+            null=i > 0,
+            measure=measure,
+            horizon=n,
+            value=0.1 * (i + j),
+            search_seeds=1,
+            **values,
+        )
+        for i, name in enumerate(objectives)
+        for j, measure in enumerate(measures)
+        for n in horizons
+    ]
+
+
+def clock_use() -> Figure:
+    uses = used("ta-lpg", "untrained ta-lpg", "a search on coin flips")
+    return figures.clock_use(uses, title="ta-lpg in small")
+
+
+def clock_use_many_horizons() -> Figure:
+    return figures.clock_use(used("ta-lpg", LONG[0], horizons=(5, 10, 25, 50, 100, 250, 1000)))
+
+
+def clock_use_words_alone() -> Figure:
+    return figures.clock_use([use for use in used("a") if use.measure.startswith("S")])
 
 
 def entropies() -> Figure:
@@ -115,7 +144,9 @@ ALL = [
     life,
     response,
     response_at_one_time,
-    sensitivity,
+    clock_use,
+    clock_use_many_horizons,
+    clock_use_words_alone,
     entropies,
     entropies_of_one_horizon,
 ]
@@ -144,6 +175,7 @@ def test_nothing_is_cut_and_no_legend_covers_data(draw: Callable[[], Figure]) ->
         assert (
             not axes.lines
             or axes.get_ylabel()
+            or isinstance(axes.yaxis.get_major_locator(), FixedLocator)
             or axes.get_shared_y_axes().joined(axes, figure.axes[0])
         )
 
@@ -198,6 +230,40 @@ def test_greedy_and_sampled_are_panels_of_their_own() -> None:
     ]
 
 
+def test_clocks_are_panels_of_their_own() -> None:
+    figure = figures.horizon_curve(sweep("a") + sweep("a", clock="reversed"))
+    assert [axes.get_title() for axes in figure.axes] == ["small", "small, clock reversed"]
+
+
+def test_what_is_lost_and_how_far_words_follow_have_a_panel_each() -> None:
+    uses = used("ta-lpg", "untrained")
+    uses[0] = uses[0]._replace(value=math.inf)
+    lost, words = figures.clock_use(uses).axes
+    labels = [text.get_text() for text in lost.get_yticklabels()]
+    assert labels == ["frozen-0", "reversed", "half: stopped at N/2"]
+    assert len(words.get_yticklabels()) == 2
+    points = lines(lost)
+    assert points["N = 50"].get_xdata().tolist() == pytest.approx([0, 0.1, 0.2])
+    assert points["N = 10"].get_xdata().tolist() == pytest.approx([0.1, 0.2])
+    assert lost.get_xlabel().endswith("not finite, not drawn: ta-lpg, frozen-0 at 10")
+    assert "not finite" not in words.get_xlabel()
+    # Each horizon and objective has a place of its own in the row of a measure.
+    heights = [line.get_ydata()[-1] for line in lost.lines if len(line.get_xdata()) > 1]
+    drawn = [y for y in heights if y > 1.5]
+    assert len(set(drawn)) == len(drawn) == 4
+    assert all(1.5 < y < 2.5 for y in drawn)
+    assert points["untrained"].get_markerfacecolor() == "white"
+    assert points["N = 10"].get_color() != points["N = 50"].get_color()
+
+
+def test_no_interval_is_no_line() -> None:
+    with_, without = (
+        figures.clock_use(used("a", **changes)).axes[0] for changes in ({}, {"low": math.nan})
+    )
+    assert len(with_.collections) == 6
+    assert not without.collections
+
+
 def test_learning_curve_leaves_out_what_is_not_there() -> None:
     score, health = learning().axes
     assert lines(score)["validation levels"].get_xdata().tolist() == [0, 5, 10]
@@ -237,6 +303,7 @@ def test_nothing_to_draw_is_said() -> None:
         lambda: figures.learning_curve([]),
         lambda: figures.learning_curve([{"seconds": 3}]),
         lambda: figures.entropies({}),
+        lambda: figures.clock_use([]),
     ):
         with pytest.raises(ValueError, match="nothing to draw"):
             draw()
@@ -249,7 +316,7 @@ def test_ticks_stay_apart() -> None:
 
 
 def test_failed_write_leaves_the_old_figure(tmp_path: Path, monkeypatch: Any) -> None:
-    old = [path.read_bytes() for path in figures.save(sensitivity(), tmp_path / "f")]
+    old = [path.read_bytes() for path in figures.save(entropies_of_one_horizon(), tmp_path / "f")]
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -262,4 +329,4 @@ def test_failed_write_leaves_the_old_figure(tmp_path: Path, monkeypatch: Any) ->
 
 def test_no_window_is_asked_for() -> None:
     assert "matplotlib.pyplot" not in sys.modules or mpl.get_backend().lower() == "agg"
-    assert type(sensitivity().canvas).__name__ == "FigureCanvasAgg"
+    assert type(entropies().canvas).__name__ == "FigureCanvasAgg"

@@ -59,6 +59,12 @@ def sweep(objective: str, gain: float, thetas: int = 1, levels: int = 6) -> list
     ]
 
 
+def printed(what: Any) -> str:
+    out = Console(file=io.StringIO(), width=80)
+    out.print(what)
+    return out.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=8)
 numbers = st.floats(allow_nan=False)
 optional = st.none() | numbers
@@ -73,6 +79,7 @@ rows_of_anything = st.lists(
         wall_seconds=optional,
         finite=st.booleans(),
         versions=texts,
+        clock=texts,
     ),
     max_size=5,
 )
@@ -88,12 +95,12 @@ def test_round_trip_to_the_last_bit(
     path = tmp_path_factory.mktemp("table") / "evaluation.csv"
     write(path, rows)
     again = read(path)
-    expected = {(r.objective, r.level): r for r in rows}
-    assert {(r.objective, r.level): r for r in again} == expected
+    expected = {(r.objective, r.level, r.clock): r for r in rows}
+    assert {(r.objective, r.level, r.clock): r for r in again} == expected
     assert len(again) == len(expected)
     for found in again:
         assert struct.pack("d", found.score) == struct.pack(
-            "d", expected[found.objective, found.level].score
+            "d", expected[found.objective, found.level, found.clock].score
         )
     data = path.read_bytes()
     write(path, again[::-1])
@@ -120,6 +127,21 @@ def test_file_that_other_people_read(tmp_path: Path) -> None:
     assert np.float32(found["score"]) == np.float32(0.1)
     assert read(tmp_path / "t.csv") == [one]
     assert os.listdir(tmp_path) == ["t.csv"]
+
+
+def test_a_table_without_clocks_is_of_the_true_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    write(path, [row(), row(level=1)])
+    lines = path.read_text().splitlines()
+    assert all(line.endswith((",clock", ",true")) for line in lines)
+    path.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
+    assert read(path, strict=True) == [row(), row(level=1)]
+    append(path, [row(clock="reversed", score=0.1)])
+    assert [(r.level, r.clock, r.score) for r in read(path)] == [
+        (0, "reversed", 0.1),
+        (0, "true", 0.5),
+        (1, "true", 0.5),
+    ]
 
 
 def test_append_adds_and_replaces(tmp_path: Path) -> None:
@@ -162,7 +184,8 @@ def test_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: Any) -> 
         (",true,", ',true",', "line 2: finite: expected true or false"),
         ("ta-lpg,", 'ta-lpg,"', "is not CSV"),
         ("ta-lpg,", "ta-lpg,more,", "line 2: expected as many cells as columns"),
-        (",1.5,v", ",1.5", "line 2: versions: expected text, found ''"),
+        (",v,true", ",v", "line 2: clock: expected text, found ''"),
+        (",1.5,v,true", ",1.5", "line 2: versions: expected text, found ''"),
     ],
 )
 def test_damaged_table(old: str, new: str, line: str, tmp_path: Path) -> None:
@@ -286,6 +309,22 @@ def test_environments_actions_and_level_sets_stay_apart() -> None:
     assert len(summary(rows, resamples=10)) == 8
 
 
+def test_clocks_stay_apart() -> None:
+    false = [r._replace(clock="reversed") for r in sweep("a", 0.2) + sweep("b", 0.0)]
+    rows = sweep("a", 0.5) + sweep("b", 0.1) + false
+    found = {(s.objective, s.clock, s.horizon): s.estimate for s in summary(rows, resamples=19)}
+    assert found["a", "true", 10] - found["a", "reversed", 10] == pytest.approx(0.3)
+    assert len(found) == 8
+    gaps = {(c.clock, c.horizon): c.estimate for c in table.compare(rows, "a", "b", resamples=19)}
+    assert gaps["true", 50] == pytest.approx(0.4)
+    assert gaps["reversed", 50] == pytest.approx(0.2)
+    with pytest.raises(TableError, match="rows of the clocks reversed, true do not add up"):
+        table.scores([row(), row(clock="reversed")])
+    text = printed(table.render(summary(rows, resamples=19)))
+    assert text.count("sampled actions, clock reversed") == 1
+    assert text.count("sampled actions") == 2
+
+
 def test_unfinished_sweeps_use_what_is_shared() -> None:
     rows = sweep("a", 0.5, thetas=5)
     array = table.scores([r for r in rows if r.horizon == 10][:-1])
@@ -334,9 +373,7 @@ def test_compare_uses_levels_that_both_have() -> None:
 def test_rendered_for_a_console() -> None:
     rows = sweep("ta-lpg", 0.5) + sweep("a2c", 0.1)
     rows += [row(environment="[odd]", normalised=None, score=180.94, horizon=1000)]
-    out = Console(file=io.StringIO(), width=80)
-    out.print(table.render(summary(rows, resamples=50)))
-    text = out.file.getvalue()  # type: ignore[attr-defined]
+    text = printed(table.render(summary(rows, resamples=50)))
     assert "small: normalised score (0 random, 1 optimal), sampled actions" in text
     assert ".53" in text or ".54" in text
     assert "[.5" in text
@@ -346,3 +383,51 @@ def test_rendered_for_a_console() -> None:
     assert "180.9" in text
     assert "of 1 agent a cell" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
+
+
+def use(measure: str, horizon: int, value: float, **changes: Any) -> table.ClockUse:
+    values: dict[str, Any] = {
+        "objective": "ta-lpg",
+        "digest": "d0",
+        "null": False,
+        "measure": measure,
+        "horizon": horizon,
+        "value": value,
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "levels": 64,
+        "search_seeds": 1,
+    }
+    return table.ClockUse(**(values | changes))
+
+
+def test_uses_of_the_clock_for_a_console() -> None:
+    horizons = (5, 10, 25, 50, 100, 1000)
+    uses = [use("frozen-0.95", n, 0.2) for n in horizons] + [use("reversed", 10, 0.05)]
+    uses += [use("S_pi_fraction", n, 0.25) for n in horizons]
+    text = printed(table.render_clock_uses(uses, ": lost"))
+    head, losses, other, words = (
+        next(line.split() for line in text.splitlines() if line.strip().startswith(start))
+        for start in ("N", "frozen", "reversed", "S_pi")
+    )
+    assert head == " ".join(f"N = {n:,}" for n in horizons).split()
+    assert losses == ["frozen-0.95"] + ["+0.200*"] * 6
+    assert other == ["reversed", "+0.050"]
+    assert words == ["S_pi_fraction"] + ["0.25"] * 6
+    assert "ta-lpg: lost" in text
+    assert "64 levels, 1 search seed; * the 95 % interval, over levels, excludes zero" in text
+    assert max(map(len, text.splitlines())) <= 80
+    none = {"low": math.nan, "high": math.nan}
+    seeds = [use("S_y_horizon", 10, -0.5, search_seeds=3, **none)]
+    text = printed(table.render_clock_uses(seeds, ": differences", signed=True))
+    assert "-0.500" in text
+    assert "3 search seeds: too few to claim an interval" in text
+
+
+def test_uses_of_the_clock_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "t-clock.csv"
+    table.write_clock_uses(path, [use("half", 10, 0.1 + 0.2, null=True, low=math.nan)])
+    (found,) = csv.DictReader(io.StringIO(path.read_text()))
+    assert list(found) == list(table.ClockUse._fields)
+    assert float(found["value"]) == 0.1 + 0.2
+    assert (found["null"], found["low"], found["measure"]) == ("true", "", "half")

@@ -13,6 +13,8 @@ from discovery import quickstart as quick
 from discovery import train
 from discovery.config import Config, ConfigError, LifeConfig, RivalConfig, preset, to_dict
 from discovery.evaluation import horizons, inspection
+from discovery.evaluation.clock_use import MEASURES
+from discovery.evaluation.false_clock import CLOCKS
 from discovery.evaluation.training import PARTS
 from discovery.requests import InspectConfig, QuickstartConfig, TrainConfig
 from discovery.runs.errors import RunError
@@ -92,7 +94,7 @@ def test_what_an_objective_says(run: Path) -> None:
 
 
 def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
-    said: list[str] = []
+    said: list[object] = []
     pictures = inspection.inspect(
         InspectConfig(str(run), env="chain", horizons=(2, 5), levels=3), said.append
     )
@@ -101,6 +103,7 @@ def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
         "entropies.png",
         "changes.png",
         "rewards.png",
+        "clock.png",
     }
     assert all(p.parent == run / "figures" for p in pictures)
     lives = read(run / "figures" / "lives.csv")
@@ -109,7 +112,25 @@ def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
     ]
     assert lives[0]["entropy"] == pytest.approx(np.log(2), rel=1e-5), "a table is born uniform"
     assert all(line["change"] >= -1e-6 for line in lives)
-    assert any("parameters, trained in chain" in line for line in said)
+    assert any("parameters, trained in chain" in str(line) for line in said)
+    with (run / "figures" / "clock.csv").open() as file:
+        uses = list(csv.DictReader(file))
+    assert {(use["objective"], use["null"], use["horizon"]) for use in uses} == {
+        (name, null, n)
+        for name, null in (("aware", "false"), ("untrained aware", "true"))
+        for n in ("2", "5")
+    }
+    assert {use["measure"] for use in uses} == {*CLOCKS[1:], *MEASURES}
+    assert all(use["levels"] == "3" for use in uses)
+
+
+def test_who_has_no_clock_is_told_no_lies(tmp_path: Path) -> None:
+    said: list[str] = []
+    how = horizons.Setting(preset("smoke").agent, LIFE, RivalConfig(), "a test")
+    request = InspectConfig("a2c", env="chain")
+    assert inspection._clock(load("a2c"), request, how, tmp_path, said.append) == []
+    assert said == ["no clock to lie about: an update of a2c reads none"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from discovery.config import ConfigError, EvolutionConfig
 from discovery.outer.evolution import (
+    Evosax,
     Paired,
     Source,
     Strategy,
@@ -257,6 +258,68 @@ def test_a_tie_of_all_leaves_paired_its_momentum_only(strategy: Strategy) -> Non
         flat(again.mean), flat(moved.mean) - 0.09 * step, rtol=1e-4, atol=1e-6
     )
     assert again.generation == 2
+
+
+# --- lives that go on -------------------------------------------------------------------------
+
+PERSISTENT = replace(CONFIG, strategy="PersistentES", sigma_decay=1.0)
+
+
+def told(strategy: Strategy, state: Any, g: int) -> tuple[np.ndarray, Any]:
+    """A generation: perturbations of the candidates ``[P, 7]``, and the state that was told."""
+    before = flat(strategy.mean(state))
+    source, state = strategy.ask(state, jax.random.key(g))
+    rows = [np.reshape(leaf, (16, -1)) for leaf in jax.tree.leaves(source.population)]
+    weights = SHAPINGS["pair"](jax.random.normal(jax.random.key(g), (8, 2)), jnp.ones(8, int))
+    return np.concatenate(rows, axis=1) - before, strategy.tell(state, source, weights)
+
+
+def test_persistent_accumulates_until_told_to_forget() -> None:
+    """Whatever its own counter would say: lives end at different times."""
+    strategy = make_strategy(PERSISTENT, LIKE, windows=True)
+    state = strategy.init(jax.random.key(0), LIKE)
+    expected = np.zeros((16, 7))
+    for g, ended in enumerate([[], [0, 3], [3], range(8), [7]]):
+        perturbed_by, state = told(strategy, state, g)
+        expected = expected + perturbed_by
+        np.testing.assert_allclose(state.state.pert_accum, expected, atol=1e-5)
+        mask = np.isin(np.arange(8), list(ended))
+        state = strategy.forget(state, jnp.asarray(mask))
+        expected[np.tile(mask, 2)] = 0
+        assert (np.asarray(state.state.pert_accum)[np.tile(mask, 2)] == 0).all()
+        assert not any(jax.typeof(leaf).weak_type for leaf in jax.tree.leaves(state))
+    assert (np.abs(expected).sum(axis=1) > 0).sum() == 14
+
+
+def test_persistent_over_whole_lives_forgets_every_generation() -> None:
+    """It is then OpenES: each step is along the perturbations of its own generation."""
+    strategy = make_strategy(PERSISTENT, LIKE)
+    state = strategy.init(jax.random.key(0), LIKE)
+    for g in range(3):
+        _, asked = strategy.ask(state, jax.random.key(g))
+        perturbed_by, state = told(strategy, state, g)
+        np.testing.assert_allclose(asked.state.pert_accum, perturbed_by, atol=1e-5)
+        # Every life of a generation ends with it.
+        state = strategy.forget(state, jnp.ones(8, bool))
+        assert not np.asarray(state.state.pert_accum).any()
+
+
+@pytest.mark.parametrize("name", ["paired", "SNES", "Rm_ES"])
+def test_others_have_nothing_to_forget(name: str) -> None:
+    strategy = make_strategy(replace(CONFIG, strategy=name), LIKE, windows=True)
+    state = strategy.init(jax.random.key(0), LIKE)
+    after = strategy.forget(state, jnp.ones(8, bool))
+    if isinstance(state, Evosax):
+        assert (jax.random.key_data(after.key) == jax.random.key_data(state.key)).all()
+        state, after = state.state, after.state
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+
+
+def test_a_strategy_that_counts_windows_itself_is_refused_for_windows_only() -> None:
+    config = replace(CONFIG, strategy="NoiseReuseES")
+    with pytest.raises(ConfigError, match=r"^NoiseReuseES counts windows .*: use PersistentES$"):
+        make_strategy(config, LIKE, windows=True)
+    assert flat(make_strategy(config, LIKE).init(jax.random.key(0), LIKE).state.mean).size == 7
 
 
 def test_strongly_typed_keeps_values_and_keys() -> None:

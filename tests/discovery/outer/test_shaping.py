@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from discovery.outer.shaping import SHAPINGS, tied
+from discovery.outer.search import judge
+from discovery.outer.shaping import SHAPINGS, coin_flip, tied
 
 NAN, INF = np.nan, np.inf
 M = 6
@@ -104,6 +105,27 @@ def test_every_shaping(name: str, scores: np.ndarray, horizons: np.ndarray) -> N
 def test_scores_of_which_none_is_finite_all_tie(name: str) -> None:
     weights = ALL[name](np.full((M, 2), NAN, np.float32), np.full(M, 8, np.int32))
     assert len(np.unique(weights)) == 1
+
+
+def test_a_coin_tells_the_winner_of_each_pair() -> None:
+    flip = jax.jit(coin_flip, static_argnums=1)
+    weights = np.asarray(flip(jax.random.key(0), 4000))
+    assert set(weights.ravel()) == {0, 1}
+    assert (weights.sum(axis=1) == 1).all()
+    # Fair: the standard error of the mean is 0.008.
+    assert abs(weights[:, 0].mean() - 0.5) < 0.032
+    assert np.array_equal(flip(jax.random.key(0), 4000), weights)
+    assert (flip(jax.random.key(1), 4000) != weights).any()
+
+
+@given(scores=scores_of, horizons=horizons_of)
+def test_a_coin_knows_nothing_of_scores(scores: np.ndarray, horizons: np.ndarray) -> None:
+    key, twice = jax.random.key(7), np.repeat(horizons, 2)
+    weights, told = judge(scores.ravel(), twice, "coin_flip", key)
+    assert np.array_equal(weights, coin_flip(key, M))
+    _, others = judge(scores.ravel(), twice, "pair", key)
+    assert set(told) == {"fitness", "nonfinite", "tied"}
+    np.testing.assert_equal(jax.device_get(told), jax.device_get(others))
 
 
 def test_share_of_tied_pairs() -> None:

@@ -264,3 +264,27 @@ def test_whatever_the_store_raises_is_one_line(
     with pytest.raises(CheckpointError, match=r"checkpoint .*/9: No space left on device$"):
         checkpoint.save(store, 9, state_at(9))
     assert checkpoint.latest(store) == 5
+
+
+def test_a_state_may_have_gained_parts_without_leaves(tmp_path: Path) -> None:
+    """What was written before a state had room for more still comes back."""
+    checkpoint.save(tmp_path, 1, {"x": jnp.arange(3), "was": ()})
+    one = jax.ShapeDtypeStruct((3,), jnp.int32, sharding=jnp.ones(3).sharding)
+    found = checkpoint.restore(tmp_path, {"x": one, "agents": (), "more": {"deep": ()}})
+    assert found is not None
+    assert found.state["x"].tolist() == [0, 1, 2]
+    assert (found.state["agents"], found.state["more"]) == ((), {"deep": ()})
+    with pytest.raises(CheckpointError, match=r"agents/0: expected int32\[3\], found no such"):
+        checkpoint.restore(tmp_path, {"x": one, "agents": (one,)})
+
+
+@pytest.mark.parametrize("name", ["theta", "key"])
+def test_a_leaf_that_the_store_forgot_is_named(store: Path, name: str) -> None:
+    path = store / "5" / "state" / "_METADATA"
+    index = json.loads(path.read_text())
+    gone = [leaf for leaf in index["tree_metadata"] if leaf.startswith(f"('{name}'")]
+    del index["tree_metadata"][gone[-1]]
+    path.write_text(json.dumps(index))
+    leaf = {"theta": "theta/wide", "key": "key"}[name]
+    with pytest.raises(CheckpointError, match=f"5/state is damaged: leaf {leaf} cannot be read"):
+        checkpoint.restore(store, abstract(state_at(0)))

@@ -5,9 +5,11 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +22,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from discovery.config import Config, ConfigError
+from discovery.config import (
+    Config,
+    ConfigError,
+    CurriculumConfig,
+    EvolutionConfig,
+    GradientConfig,
+    HorizonConfig,
+    LifeConfig,
+    ObjectiveConfig,
+    WindowConfig,
+)
+from discovery.outer.evolution import strongly_typed
+from discovery.outer.search import make_search
 from discovery.runs import checkpoint, ending, folders, logs, run
 from discovery.runs.chunk import reduced
 from discovery.runs.errors import CheckpointError, Interrupted, RunError
@@ -304,6 +318,100 @@ def test_a_process_that_is_killed(tmp_path: Path, make: Make, whole: Path) -> No
     assert_equal_runs(folder, whole)
 
 
+# --- every estimator, with the real search ----------------------------------------------------
+
+
+def tiny(estimator: Any, curriculum: Any) -> Config:
+    """Four generations, saved after every second, of lives of which some go on between them."""
+    data = Path(__file__).parents[2] / "data"
+    return Config(
+        env=f"{data / 'restful_chain.py'}:make",
+        generations=4,
+        log_every=2,
+        checkpoint_every=2,
+        validation_levels=9,
+        estimator=estimator,
+        objective=ObjectiveConfig(width=4, predictions=2, embedding=2),
+        life=LifeConfig(environments=4, rollout=8, evaluation_environments=4),
+        horizon=HorizonConfig(shortest=2, longest=7),
+        evolution=EvolutionConfig(pairs=16, group=8, sigma=0.5, rate=0.1),
+        window=WindowConfig(window=3),
+        gradient=GradientConfig(agents=16, agents_group=8, meta_rate=0.01),
+        curriculum=CurriculumConfig(curriculum, buffer=64, antagonists=4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimator", "curriculum", "where"),
+    [
+        ("windows", "none", "record"),
+        ("evolution", "groove", "saved"),
+        ("gradient", "none", "record"),
+        ("gradient", "groove", "record"),
+    ],
+)
+def test_every_estimator_goes_on_where_it_was_killed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    estimator: str,
+    curriculum: str,
+    where: str,
+) -> None:
+    """In the middle of the second half, or with the last checkpoint just written."""
+    config = tiny(estimator, curriculum)
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    if estimator == "gradient":
+        drawn = folders.FIGURES
+        monkeypatch.setattr(ending, "draw_curriculum", lambda where: where / drawn)
+    told = lines_of(lambda console: evolve(config, whole, console=console))
+    assert re.search(r"^memory: .* free, about \d+ \S+ needed$", told, re.MULTILINE)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill(patch, where, 3)
+        go(config, folder)
+    assert not (folder / "objective.safetensors").exists()
+    told = lines_of(lambda console: evolve(resume=folder, console=console))
+    assert f"going on from generation {2 if where == 'record' else 4}" in told
+    assert_equal_runs(folder, whole)
+    rows = untimed(whole)
+    assert [row["generation"] for row in rows] == [0, 2, 4]
+    assert rows[0]["validation"] != rows[2]["validation"], "it has moved"
+    tables = [place / folders.CURRICULUM for place in (whole, folder)]
+    if curriculum == "none":
+        assert not any(table.exists() for table in tables)
+    else:
+        assert "curriculum: " in told
+        assert tables[0].read_bytes() == tables[1].read_bytes()
+        assert tables[0].read_text().count("\n") > 16
+    one, other = (load(place) for place in (whole, folder))
+    assert one.card["scores"] == other.card["scores"]
+
+
+def test_a_search_of_before_there_were_others_still_goes_on(tmp_path: Path) -> None:
+    """Its checkpoint was written when a state had nothing for agents and curricula."""
+    archives = sorted((Path(__file__).parents[3] / "searches").glob("*.tar.gz"))
+    assert archives
+    for archive in archives:
+        with tarfile.open(archive) as packed:
+            packed.extractall(tmp_path / archive.name, filter="data")
+        [folder] = (tmp_path / archive.name).iterdir()
+        config, notes = folders.reopen(folder, None)
+        assert notes == []
+        search = make_search(config)
+        state = strongly_typed(search.init())
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
+        found = checkpoint.restore(folder / folders.CHECKPOINTS, abstract)
+        assert found is not None
+        assert f"generation{found.generation}." in archive.name
+        assert jax.tree.structure(found.state) == jax.tree.structure(state)
+        assert (found.state.agents, found.state.curriculum) == ((), ())
+        assert found.state.generation == found.generation
+        moved = jax.tree.leaves(search.theta(found.state))
+        assert all(np.isfinite(leaf).all() for leaf in moved)
+        assert any(np.abs(leaf).max() > 0 for leaf in moved)
+
+
 # --- stopped ----------------------------------------------------------------------------------
 
 
@@ -401,6 +509,43 @@ def test_a_wholly_non_finite_generation_stops_the_run(
     assert last["nonfinite"] == 2 * population - 1
 
 
+@pytest.mark.parametrize(
+    ("estimator", "lives", "flags"),
+    [
+        ("evolution", 16, "--sigma or --rate"),
+        ("windows", 16, "--sigma or --rate"),
+        ("gradient", 6, "--meta-rate"),
+    ],
+)
+def test_what_moves_less_is_named_for_every_estimator(
+    tmp_path: Path, config: Config, make: Make, estimator: Any, lives: int, flags: str
+) -> None:
+    gradient = GradientConfig(agents=6, agents_group=3)
+    config = replace(config, estimator=estimator, gradient=gradient)
+    real = make(config)
+
+    def breaking(dead: int) -> Make:
+        def step(state: Any) -> Any:
+            after, metrics = real.step(state)
+            return after, metrics | {"nonfinite": jnp.int32(dead)}
+
+        return lambda _: real._replace(step=step)
+
+    go(config, tmp_path / "some", make=breaking(lives - 1))
+    line = f"generation 1: every score is non-finite; .*; begin again with a lower {flags}$"
+    with pytest.raises(RunError, match=line):
+        go(config, tmp_path / "all", make=breaking(lives))
+
+
+def test_a_gradient_that_breaks_stops_its_search(tmp_path: Path) -> None:
+    """The program is that of the searches that were killed."""
+    config = tiny("gradient", "none")
+    broken = replace(config, agent=replace(config.agent, policy_rate=1e30))
+    torn = replace(broken, gradient=replace(config.gradient, entropy_weight=3e38))
+    with pytest.raises(RunError, match=r"every score is non-finite; .* a lower --meta-rate$"):
+        go(torn, tmp_path / "run")
+
+
 def test_an_unexpected_error_is_one_line_and_a_file(
     tmp_path: Path, config: Config, make: Make
 ) -> None:
@@ -420,6 +565,15 @@ def test_out_of_memory_names_the_knob(tmp_path: Path, config: Config, make: Make
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
 
     with pytest.raises(RunError, match=r"out of memory .* with a lower --group \(now 4\); gen"):
+        go(config, tmp_path / "run", make=slow(make, config, 1, fail))
+
+
+def test_a_gradient_has_a_knob_of_its_own(tmp_path: Path, config: Config, make: Make) -> None:
+    def fail() -> None:
+        raise MemoryError("no room")
+
+    config = replace(config, estimator="gradient")
+    with pytest.raises(RunError, match=r"out of memory .* lower --agents-group \(now 16\); gen"):
         go(config, tmp_path / "run", make=slow(make, config, 1, fail))
 
 
