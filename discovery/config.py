@@ -673,7 +673,7 @@ _LPO_BRAX = replace(
     rival=RivalConfig(a2c_policy_rate=3e-4, a2c_value_rate=3e-4),
 )
 
-# Catch in 3,072 steps, where PPO at the best of four constant rates catches nine of ten balls.
+# Catch in 3,072 steps, where PPO at the better of two constant rates catches nine of ten balls.
 _TA_LPO_CPU = replace(
     _TA_LPO,
     preset="ta-lpo-cpu",

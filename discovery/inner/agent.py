@@ -25,6 +25,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PyTree
 
 from discovery.config import AgentConfig, ConfigError
+from discovery.inner.orthogonal import orthogonal
 from envs.base import Environment, EnvSpec, Level, Transition
 from learned_objectives.base import Experience, Head, Key, Network, Outputs, Place
 
@@ -48,7 +49,7 @@ _GAINS = {"policy": 0.01}
 
 def _kernel(kind: Initialisation, gain: float) -> nn.initializers.Initializer:
     if kind == "orthogonal":
-        return nn.initializers.orthogonal(gain)
+        return orthogonal(gain)
     if kind == "lecun_uniform":
         return nn.initializers.lecun_uniform()
     return nn.initializers.lecun_normal()

@@ -517,4 +517,4 @@ def snapshot(curriculum: Curriculum, numbers: Numbers, sampling: Sampling) -> di
     host["score"] = np.where(host["scored"], host["score"], np.nan)
     rows = np.flatnonzero(filled)
     rows = rows[np.argsort(host["id"][rows])]
-    return {name: column[rows] for name, column in host.items()}
+    return {name: host[name][rows] for name in columns}  # JAX sorts the names of a dict

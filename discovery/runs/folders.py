@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from discovery import devices
-from discovery.config import Config, ConfigError, check, from_dict, nearest, to_dict
+from discovery.config import Config, ConfigError, check, from_dict, mixed, nearest, to_dict
 from discovery.runs import checkpoint
 from learned_objectives.library import ARRAYS, CARD, RULES, write_whole
 
@@ -72,7 +72,7 @@ def check_names(config: Config) -> None:
 
     for name, known, what in (
         (config.objective.rule, tuple(RULES), "objective"),
-        (config.env, names(), "environment"),
+        *((env, names(), "environment") for env in mixed(config.env)),
     ):
         file = name.rpartition(":")[0]
         if file.endswith(".py"):
