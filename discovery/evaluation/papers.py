@@ -104,7 +104,7 @@ REGISTRY = (
         claim="truncated meta-gradients do not find adaptive objectives, evolution does "
         "(Discovering Temporally-Aware Reinforcement Learning Algorithms, ICLR 2024)",
         sizes={
-            "cpu": "90 searches of some minutes at most on 2 CPU cores",
+            "cpu": "90 searches of half a minute to three, about an hour on 2 CPU cores",
             "full": "the published sizes, for accelerators",
         },
         jobs="discovery.evaluation.cells:jobs",
