@@ -421,8 +421,8 @@ def describe(card: dict[str, Any], theta: Any) -> str:
     return f"{size:,} parameters{where}, norm {float(descent.norm(theta)):.2f}"
 
 
-def _response_table(response: Response, horizon: int) -> tuple[list[str], list[tuple[float, ...]]]:
-    lines: list[tuple[float, ...]] = [
+def _response_table(response: Response, horizon: int) -> tuple[list[str], list[Line]]:
+    lines: list[Line] = [
         (horizon, t, r, p, response.pi_hat[i, j, k].item())
         for i, t in enumerate(SHARES.tolist())
         for j, r in enumerate(REWARDS.tolist())
