@@ -599,7 +599,7 @@ _TA_LPG_MG_CPU = replace(
     generations=2000,
     log_every=20,
     checkpoint_every=100,
-    gradient=replace(_TA_LPG.gradient, agents=64, agents_group=32, meta_rate=1e-3),
+    gradient=replace(_TA_LPG.gradient, agents=64, agents_group=32),
 )
 
 

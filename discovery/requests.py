@@ -126,6 +126,9 @@ class InspectConfig:
     """Horizons, in updates."""
     levels: int = 16
     """Levels watched."""
+    nulls: tuple[str, ...] = ()
+    """Run folders of searches that could learn nothing (--shaping coin_flip), beside whose use of
+    the clock its own is shown; its untrained start is always there."""
     seed: int = 0
     """Root of every random number."""
     out: str = ""

@@ -662,7 +662,7 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
     out = _table_path(request)
     table.check_path(out)
     check_writable(out.parent)
-    chosen = _named_apart([load(name) for name in (*request.objectives, *request.nulls)])
+    chosen = named_apart([load(name) for name in (*request.objectives, *request.nulls)])
     environment = make_environment(request.env)
     how = setting(chosen, environment)
     life = replace(
@@ -802,7 +802,7 @@ def narrator(report: Callable[[str], None], every: float = 5.0) -> Callable[[Pro
     return tell
 
 
-def _named_apart(chosen: Sequence[Saved]) -> list[Saved]:
+def named_apart(chosen: Sequence[Saved]) -> list[Saved]:
     """Two objectives of one name in a comparison are told apart by number."""
     seen: dict[str, int] = {}
     named = []

@@ -371,7 +371,8 @@ def _clock(
     report: Callable[[Any], None],
 ) -> list[Path]:
     """What it loses under false clocks and how its words follow the clock, beside its own start."""
-    study = clock_use.study([saved], [], request.env, how)
+    saved, *nulls = horizons.named_apart([saved, *(load(name) for name in request.nulls)])
+    study = clock_use.study([saved], nulls, request.env, how)
     if saved.name not in study.told or _is_blind(saved, request.env, how):
         report(f"no clock to lie about: an update of {saved.name} reads none")
         return []
@@ -391,8 +392,8 @@ def _clock(
         )
     if is_mirror(saved.objective):
         # What it says of an advantage knows no time; its drift, drawn apart, may.
-        nulls = [other.name for other in study.saved if other.name != saved.name]
-        uses = clock_use.summarise(rows, nulls=nulls, horizons=request.horizons)
+        others = [other.name for other in study.saved if other.name != saved.name]
+        uses = clock_use.summarise(rows, nulls=others, horizons=request.horizons)
         report(table.render_clock_uses(uses, ": score lost when told a false clock"))
     else:
         uses = clock_use.conclude(

@@ -96,7 +96,8 @@ def test_what_an_objective_says(run: Path) -> None:
 def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
     said: list[object] = []
     pictures = inspection.inspect(
-        InspectConfig(str(run), env="chain", horizons=(2, 5), levels=3), said.append
+        InspectConfig(str(run), env="chain", horizons=(2, 5), levels=3, nulls=(str(run),)),
+        said.append,
     )
     assert {p.name for p in pictures} == {
         "response.png",
@@ -117,7 +118,11 @@ def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
         uses = list(csv.DictReader(file))
     assert {(use["objective"], use["null"], use["horizon"]) for use in uses} == {
         (name, null, n)
-        for name, null in (("aware", "false"), ("untrained aware", "true"))
+        for name, null in (
+            ("aware", "false"),
+            ("aware (2)", "true"),
+            ("untrained aware", "true"),
+        )
         for n in ("2", "5")
     }
     assert {use["measure"] for use in uses} == {*CLOCKS[1:], *MEASURES}
