@@ -155,7 +155,7 @@ def test_what_cannot_be_compared(fields: dict, message: str, trained: Path) -> N
 
 def test_two_of_one_name_are_told_apart(trained: Path) -> None:
     saved = load(str(trained))
-    names = [s.name for s in horizons._named_apart([saved, saved, load("a2c")])]
+    names = [s.name for s in horizons.named_apart([saved, saved, load("a2c")])]
     assert names == ["mine", "mine (2)", "a2c"]
 
 
