@@ -332,7 +332,7 @@ VERBS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
         "what an objective does over a life: pictures",
         _computing(InspectConfig, "inspect", "discovery.evaluation.inspection"),
     ),
-    "reproduce": ("a published claim: its searches, its tables, its picture", _reproduce),
+    "reproduce": ("published claims: their searches, their tables, their pictures", _reproduce),
     "doctor": ("devices, versions, memory, which `envs`", _doctor),
     "quickstart": (
         "the main job on a laptop, a few minutes",

@@ -159,24 +159,28 @@ class QuickstartConfig:
 
 @dataclass(frozen=True)
 class ReproduceConfig:
-    """A published claim: its searches, its tables, its picture (kairos list names them)."""
+    """Published claims: their searches, their tables, their pictures (kairos list names them)."""
 
-    figure: str
+    figures: tuple[str, ...]
     """What to reproduce, such as claim-3."""
+    all: bool = False
+    """Every figure there is, and a page of them all: index.html and index.md."""
     size: str = ""
     """cpu or full; by default cpu."""
-    seeds: str = "0-2"
-    """Search seeds, such as 0-4 or 0,3,7."""
+    seeds: str = ""
+    """Search seeds, such as 0-4 or 0,3,7; by default as many as the figure claims."""
     cells: tuple[str, ...] = ()
     """Only these cells, such as E1 E3; by default all."""
     draw: bool = False
     """Search nothing: draw the tables there are, or those that come with the package."""
     rerun: bool = False
     """Remove what there is of the chosen searches, and begin them from nothing."""
-    runs: str = ""
-    """Folder of the run folders; by default runs/reproduce/<figure>."""
-    out: str = ""
-    """Folder of tables and picture; by default results/<figure>."""
+    tables: str = ""
+    """Folder of the tables; by default the repository's, else tables in --out."""
+    runs: str = "runs/reproduce"
+    """Folder of the run folders, in one folder a figure."""
+    out: str = "results"
+    """Folder of pictures and page."""
     max_minutes: float | None = None
     """Save and stop after this time; the same command goes on."""
     devices: int | None = None

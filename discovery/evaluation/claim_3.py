@@ -24,17 +24,60 @@ from discovery.evaluation.cells import (
     START,
     Cell,
 )
-from discovery.evaluation.claims import FALSE_CLOCKS, SENSITIVITIES, Clocked, Conclusion, Scored
+from discovery.evaluation.cells import jobs as jobs
+from discovery.evaluation.claims import (
+    FALSE_CLOCKS,
+    SENSITIVITIES,
+    Clocked,
+    Conclusion,
+    Grid,
+    Scored,
+    Table,
+)
+from discovery.evaluation.papers import Job
 from discovery.evaluation.statistics import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import Group
 else:
-    Figure = Group = Any
+    Figure = Any
 
 EFFECT = 0.02
 """Normalised score below which a difference is of no practical importance; set before any run."""
+
+
+def _scored(job: Job) -> set[tuple[Any, ...]]:
+    generations = 0 if job.is_start else job.config.generations
+    return {(n, job.sweep.levels, generations) for n in job.sweep.horizons}
+
+
+def _clocked(job: Job) -> set[tuple[Any, ...]]:
+    if not job.sees_clock:
+        return set()
+    return {
+        (measure, n, job.sweep.clock_levels)
+        for measure in (*FALSE_CLOCKS, *SENSITIVITIES)
+        for n in job.sweep.clock_horizons
+    }
+
+
+TABLES = (
+    Table(
+        name="scores",
+        kind=Scored,
+        key=("horizon", "levels", "generations"),
+        wanted=_scored,
+        measure="discovery.evaluation.trials:scored",
+    ),
+    Table(
+        name="clock",
+        kind=Clocked,
+        key=("measure", "horizon", "levels"),
+        wanted=_clocked,
+        measure="discovery.evaluation.trials:clocked",
+    ),
+)
+"""What each search found is worth, and what it makes of its clock."""
 
 BySeed = dict[int, float]
 """Search seed -> mean over horizons."""
@@ -301,39 +344,34 @@ def number(value: float, sign: str = "") -> str:
 # --- as a page --------------------------------------------------------------------------------
 
 
-def render(cells: Sequence[CellNumbers]) -> Group:
-    """Two tables for a console: scores, and clocks; every seed's number is shown."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    def table(*columns: str) -> Table:
-        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        made.add_column("cell")
-        for column in columns:
-            made.add_column(column, justify="right")
-        return made
-
-    scores = table("Msteps", "TA-LPG gains", "LPG gains", "TA-LPG less LPG")
-    clocks = table("false clock", "S_pi n/N", "S_pi N", "S_y n/N", "S_y N")
+def grids(cells: Sequence[CellNumbers]) -> tuple[Grid, Grid]:
+    """Two tables: scores, and clocks; every seed's number is shown."""
+    scores, clocks = [], []
     for cell in cells:
         steps = f"{cell.steps / 1e6:.0f}+{cell.evaluation_steps / 1e6:.0f}"
         told = [steps, *(_seeds(cell.gain[objective]) for objective in GATES)]
         if cell.null == START:  # of itself: no search, no gain
             told = [""] * len(told)
-        scores.add_row(cell.name, *told, _seeds(cell.ahead))
+        scores.append((cell.name, *told, _seeds(cell.ahead)))
         if cell.losses:
             words = [_seeds(cell.sensitivities.get(name, {}), "") for name in SENSITIVITIES]
-            clocks.add_row(cell.name, _seeds(mean_loss(cell)), *words)
-    return Group(
-        Text("score on held-out levels, a number for each search seed", style="bold"),
-        scores,
-        Text("Msteps: million environment steps, training + scores; gains: over the start"),
-        Text("\nTA-LPG and its clock", style="bold"),
-        clocks,
-        Text("false clock: what one costs, mean over them all"),
-        Text("S: how far its words follow a told share of life (n/N), a told horizon (N)"),
+            clocks.append((cell.name, _seeds(mean_loss(cell)), *words))
+    return (
+        Grid(
+            "score on held-out levels, a number for each search seed",
+            ("cell", "Msteps", "TA-LPG gains", "LPG gains", "TA-LPG less LPG"),
+            scores,
+            ("Msteps: million environment steps, training + scores; gains: over the start",),
+        ),
+        Grid(
+            "TA-LPG and its clock",
+            ("cell", "false clock", "S_pi n/N", "S_pi N", "S_y n/N", "S_y N"),
+            clocks,
+            (
+                "false clock: what one costs, mean over them all",
+                "S: how far its words follow a told share of life (n/N), a told horizon (N)",
+            ),
+        ),
     )
 
 
@@ -341,25 +379,24 @@ def _seeds(values: Mapping[int, float], sign: str = "+") -> str:
     return " ".join(number(value, sign) for value in values.values())
 
 
-def conclude(size: str, scores: Sequence[Scored], clocks: Sequence[Clocked]) -> Conclusion:
+def conclude(size: str, tables: Mapping[str, Sequence[Any]]) -> Conclusion:
     """What the tables of one size say.
 
     Args:
       size: of the entry.
-      scores: its rows.
-      clocks: its rows.
+      tables: rows of :data:`TABLES`, by name.
 
     Returns:
-      Page, words and figure.
+      Tables for people, words and figure.
     """
-    cells = gather(scores, clocks)
+    cells = gather(tables["scores"], tables["clock"])
 
     def draw() -> Figure:
         from discovery.evaluation.figures_claims import claim_3
 
         return claim_3(cells, {group: _label(size, group) for group in CELLS})
 
-    return Conclusion(render(cells), verdict(size, cells), draw)
+    return Conclusion(grids(cells), verdict(size, cells), draw)
 
 
 def _label(size: str, group: str) -> str:

@@ -1,6 +1,6 @@
-"""Tables of a claim: what each search found is worth, and what it makes of its clock. No JAX.
+"""Tables of claims: rows of searches, how they are kept, and what is said of them. No JAX.
 
-A row is of one search at one horizon, already a mean over held-out levels, so that a table of a
+A row is of one search, and begins with which one: the five fields of :func:`identity`. A table of a
 hundred searches is a small file that can stand in a repository. Rows of agents are in the run
 folders.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -21,8 +21,10 @@ from learned_objectives.library import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Group
+
+    from discovery.evaluation.papers import Job
 else:
-    Figure = Group = Any
+    Figure = Group = Job = Any
 
 
 class Scored(NamedTuple):
@@ -77,14 +79,43 @@ class Clocked(NamedTuple):
     digest: str
 
 
+class Table(NamedTuple):
+    """One table of an entry, a CSV file: what its rows are, and who makes them."""
+
+    name: str
+    """The file is ``<entry>-<name>.csv``."""
+    kind: type[Any]
+    """Of a row: a ``NamedTuple`` of text, whole numbers and floats that begins as
+    :func:`identity` has it. A last field of type ``tuple[float, ...]`` becomes as many columns as
+    it has numbers, four digits each."""
+    key: tuple[str, ...]
+    """Fields that tell the rows of one search apart."""
+    wanted: Callable[[Job], Collection[tuple[Any, ...]]]
+    """Their values in the rows that a finished job has; nothing, if it has none in this table."""
+    measure: str
+    """``module:function`` of (job, size, runs, until, report): those rows, or ``None`` if the time
+    was over before. Imported only where something has to be computed."""
+
+
+class Grid(NamedTuple):
+    """A small table for people."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    notes: tuple[str, ...] = ()
+    """What its columns are, in words."""
+
+
 class Conclusion(NamedTuple):
     """What the tables of an entry say."""
 
-    table: Group
-    """For a console."""
+    grids: tuple[Grid, ...]
     text: str
-    """In words."""
+    """In words, paragraphs apart."""
     draw: Callable[[], Figure]
+    facts: Mapping[str, str] = {}
+    """What stands beside the words on a page: seeds, intervals, budget of a search, ..."""
 
 
 FALSE_CLOCKS = (
@@ -101,27 +132,85 @@ FALSE_CLOCKS = (
 SENSITIVITIES = ("S_pi_fraction", "S_pi_horizon", "S_y_fraction", "S_y_horizon")
 """Measures that are none: of pi_hat and y_hat, to the told share of life and horizon."""
 
-Record = TypeVar("Record", Scored, Clocked)
+Record = TypeVar("Record", bound=tuple)
+
+Identity = tuple[str, str, str, str, int]
 
 
-def identity(row: Scored | Clocked) -> tuple[str, str, str, str, int]:
-    """Which search a row is of."""
-    return row.size, row.group, row.cell, row.objective, row.seed
+def identity(row: Any) -> Identity:
+    """Which search a row is of: size of the entry, group, cell, objective, search seed."""
+    size, group, cell, objective, seed = row[:5]
+    return size, group, cell, objective, seed
 
 
-def write(path: Path, kind: type[Record], rows: Iterable[Record]) -> None:
+def render(grids: Iterable[Grid]) -> Group:
+    """Tables for a console."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for grid in grids:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, column in enumerate(grid.columns):
+            table.add_column(column, justify="right" if number else "left")
+        for row in grid.rows:
+            table.add_row(*row)
+        title = Text(("\n" if parts else "") + grid.title, style="bold")
+        parts += [title, table, *(Text(note) for note in grid.notes)]
+    return Group(*parts)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _many(kind: type[Any]) -> bool:
+    """Whether the last field of a row is as many columns as it has numbers."""
+    return typing.get_origin(typing.get_type_hints(kind)[kind._fields[-1]]) is tuple
+
+
+def _cell(value: Any) -> str:
+    """A number so that it is read back as the same bits."""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def short(value: float) -> str:
+    """Four digits, and no zero before the point: what one agent's score is worth telling.
+
+    Example:
+      >>> short(0.123456), short(-0.5), short(12.0), short(1e-9)
+      ('.1235', '-.5', '12', '0')
+    """
+    text = f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    text = {"-0": "0"}.get(text, text)
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def write(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
     """Write a table, sorted, every number so that it is read back as the same bits.
+
+    Of columns that are many, four digits of each number are kept.
 
     Raises:
       OSError: the disk is full or read-only; an old table is untouched.
     """
+    rows = sorted(rows)
+    head = list(kind._fields)
+    if _many(kind):
+        widest = max((len(row[-1]) for row in rows), default=0)
+        head = [*head[:-1], *(f"{head[-1]}_{i}" for i in range(widest))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(kind._fields)
-    writer.writerows(
-        [repr(value) if isinstance(value, float) else str(value) for value in row]
-        for row in sorted(rows)
-    )
+    writer.writerow(head)
+    for row in rows:
+        if _many(kind):
+            empty = len(head) - len(row) + 1 - len(row[-1])
+            cells = [*map(_cell, row[:-1]), *map(short, row[-1]), *[""] * empty]
+        else:
+            cells = [_cell(value) for value in row]
+        writer.writerow(cells)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.getvalue().encode())
 
@@ -138,23 +227,33 @@ def read(path: Path | Traversable, kind: type[Record]) -> list[Record]:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read: {error}") from None
-    if not lines or tuple(lines[0]) != kind._fields:
-        raise TableError(f"{path}: expected the columns {', '.join(kind._fields)}")
-    kinds = [typing.get_type_hints(kind)[name] for name in kind._fields]
+    of_kind: Any = kind
+    fields, many = of_kind._fields, _many(kind)
+    whole = fields[:-1] if many else fields
+    head = lines[0] if lines else []
+    numbered = [f"{fields[-1]}_{i}" for i in range(len(head) - len(whole))] if many else []
+    if head != [*whole, *numbered]:
+        raise TableError(f"{path}: expected the columns {', '.join(fields)}")
+    hints = typing.get_type_hints(kind)
+    kinds = [hints[name] for name in whole]
     rows = []
     for number, cells in enumerate(lines[1:], start=2):
         try:
-            values = [of(cell) for of, cell in zip(kinds, cells, strict=True)]
+            if len(cells) != len(head):
+                raise ValueError
+            values: list[Any] = [of(cell) for of, cell in zip(kinds, cells, strict=False)]
+            if many:
+                values.append(tuple(float(cell) for cell in cells[len(whole) :] if cell))
         except ValueError:
             raise TableError(
                 f"{path}: line {number}: expected {', '.join(of.__name__ for of in kinds)}, "
                 f"found {','.join(cells)[:60]!r}"
             ) from None
-        rows.append(kind(*values))
+        rows.append(of_kind(*values))
     return rows
 
 
-def replace_rows(path: Path, kind: type[Record], of: tuple[Any, ...], rows: list[Record]) -> None:
+def replace_rows(path: Path, kind: type[Any], of: tuple[Any, ...], rows: Sequence[Any]) -> None:
     """Put the rows of one search in the place of those that a table has of it.
 
     Args:
@@ -167,4 +266,4 @@ def replace_rows(path: Path, kind: type[Record], of: tuple[Any, ...], rows: list
       TableError: there is another table.
       OSError: the disk is full or read-only; the old table is untouched.
     """
-    write(path, kind, [row for row in read(path, kind) if identity(row) != of] + rows)
+    write(path, kind, [row for row in read(path, kind) if identity(row) != of] + list(rows))

@@ -168,8 +168,8 @@ def _words(
                 axes.axvline(_mean(values), color="0.5", linestyle=style, linewidth=1, zorder=1)
     low, high = limits
     if 0 < low <= high:
+        axes.set_xlim(low / 1.2, high * 1.2)  # first: one lone value has no scale of its own
         axes.set_xscale("log")
-        axes.set_xlim(low / 1.2, high * 1.2)
         round_ones = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
         axes.xaxis.set_major_locator(
             FixedLocator([x for x in round_ones if low / 1.2 <= x <= high * 1.2])

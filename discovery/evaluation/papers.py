@@ -1,8 +1,25 @@
 """Published claims as entries: their searches, their tables, their picture, from one command.
 
-An entry is data: a new claim adds one to :data:`REGISTRY` and lists its jobs, and everything here
-(searching, resuming, scoring, tables) is the same for all. No JAX unless something has to be
-computed: a picture is drawn from tables alone.
+An entry is data. A new claim adds one to :data:`REGISTRY` and a module (no JAX at its import) with
+three names:
+
+``TABLES``
+    A tuple of :class:`discovery.evaluation.claims.Table`: for each, what its rows are, which rows
+    a finished job has, and the function that makes them. Rows may be anything, from one number a
+    search to one a level.
+``jobs(size, seeds)``
+    A list of :class:`Job`, in the order in which they are worth doing. A job is one search, told
+    whole by its configuration: any rule, clock, horizons, shaping, streams. What ``sweep`` holds
+    is between the entry and the functions that make its tables. A job may begin with nothing
+    searched (``start``), be an objective that exists already (``source``), be the search of
+    another entry (``home``) or be searched in another way (``search``).
+``conclude(size, tables)``
+    Of the rows of one size by name of the table: what they say
+    (:class:`discovery.evaluation.claims.Conclusion`). It has to make do with a part of the work.
+
+Everything here (searching, resuming, tables, pictures, the page) is the same for all. A table that
+is complete asks for no run folder: searches whose rows stand in it are done, wherever they ran. No
+JAX unless something has to be computed: a picture is drawn from tables alone.
 """
 
 from __future__ import annotations
@@ -10,26 +27,29 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import math
+import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.config import Config, ConfigError, check_minutes, from_dict, nearest
 from discovery.requests import ReproduceConfig, seeds
 
 if TYPE_CHECKING:
-    from discovery.evaluation.claims import Clocked, Conclusion, Scored
+    from discovery.evaluation.claims import Conclusion, Table
 else:  # they bring SciPy, which a list of names does not need
-    Clocked = Conclusion = Scored = Any
+    Conclusion = Table = Any
 
 
 class Sweep(NamedTuple):
-    """How an objective is scored."""
+    """How an objective is scored, and its clock examined."""
 
     levels: int
     """Held-out levels, of the stream ``test``."""
@@ -51,21 +71,36 @@ class Job(NamedTuple):
     objective: str
     seed: int
     config: Config
-    sweep: Sweep
-    null: str
+    sweep: Any
+    """What the tables of its entry are made by."""
+    null: str = ""
     """Which null it is, if one."""
-    start: str
-    """The cell whose objective is what this search begins with: there, nothing is searched."""
+    start: str = ""
+    """The cell of what it is measured by, which is there before it. Its own name: nothing is
+    searched, and the objective is what a search would begin with."""
+    source: str = ""
+    """Name of an objective that exists, shipped or hand-written: nothing is searched."""
+    home: str = ""
+    """Label of the entry whose run folders it uses, if not its own; see :func:`label`."""
+    search: str = "discovery.evaluation.trials:search"
+    """``module:function`` of (job, runs, until, report) that leaves a finished run folder, and
+    returns what stopped it, if anything."""
 
     @property
     def folder(self) -> str:
         """Name of its run folder."""
-        return f"{self.group}-{self.cell}-{self.objective.lower()}-{self.seed}"
+        words = (self.group, self.cell, self.objective.lower(), str(self.seed))
+        return re.sub(r"[^\w.-]+", "-", "-".join(word for word in words if word))
+
+    def place(self, runs: Path) -> Path:
+        """Its run folder, where the entry has its own in ``runs``."""
+        return (runs.parent / self.home if self.home else runs) / self.folder
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.group} horizons, {self.cell}, {self.objective}, seed {self.seed}"
+        group = f"{self.group} horizons, " if self.group else ""
+        return f"{group}{self.cell}, {self.objective}, seed {self.seed}"
 
     @property
     def is_start(self) -> bool:
@@ -91,24 +126,23 @@ class Entry(NamedTuple):
     """And who made it."""
     sizes: dict[str, str]
     """Size -> what it takes; the first is the default."""
-    jobs: str
-    """``module:function`` of (size, seeds): its jobs, a start before what is measured by it."""
-    conclude: str
-    """``module:function`` of (size, scores, clocks): what the tables say."""
+    module: str
+    """Of its tables, its jobs and what they say; see above."""
+    seeds: str = "0-4"
+    """Search seeds, if nobody says."""
 
 
-REGISTRY = (
+REGISTRY: tuple[Entry, ...] = (
     Entry(
         name="claim-3",
         line="which ways to search find objectives that use their clock: evolution, gradients",
         claim="truncated meta-gradients do not find adaptive objectives, evolution does "
         "(Discovering Temporally-Aware Reinforcement Learning Algorithms, ICLR 2024)",
         sizes={
-            "cpu": "90 searches of half a minute to three, about an hour on 2 CPU cores",
+            "cpu": "150 searches of half a minute to three, under two hours on 2 CPU cores",
             "full": "the published sizes, for accelerators",
         },
-        jobs="discovery.evaluation.cells:jobs",
-        conclude="discovery.evaluation.claim_3:conclude",
+        module="discovery.evaluation.claim_3",
     ),
 )
 """Everything that ``kairos reproduce`` knows."""
@@ -129,47 +163,91 @@ def find(name: str) -> Entry:
     raise ConfigError(nearest(name, [entry.name for entry in REGISTRY], "figure"))
 
 
-def reproduce(request: ReproduceConfig, report: Callable[[Any], None] = print) -> Conclusion | None:
-    """Run what an entry still lacks, and say what its tables say.
+def label(name: str, size: str) -> str:
+    """What run folders and pictures of an entry are called: its name, and its size if another.
 
-    Searches that are finished are not run again, and one that was stopped goes on: the same
-    command, as often as need be, comes to the end.
+    Example:
+      >>> label("claim-3", "cpu"), label("claim-3", "full")
+      ('claim-3', 'claim-3-full')
+    """
+    return name if size == next(iter(find(name).sizes)) else f"{name}-{size}"
+
+
+def reproduce(
+    request: ReproduceConfig, report: Callable[[Any], None] = print
+) -> dict[str, Conclusion]:
+    """Run what entries still lack, and say what their tables say.
+
+    Searches whose rows are in the tables are not run again, and one that was stopped goes on: the
+    same command, as often as need be, comes to the end.
 
     Args:
       request: see its fields.
       report: told what happens, a line at a time.
 
     Returns:
-      What the tables say so far; ``None`` if there is nothing in them.
+      Entry -> what its tables say so far, of those that have any rows.
 
     Raises:
       ConfigError: no such figure, size or cell, or run folders of other numbers; nothing started.
       Interrupted: Ctrl-C; what is done is saved, and the text says how to go on.
       Terminated: the same for SIGTERM.
     """
-    entry = find(request.figure)
-    first = next(iter(entry.sizes))
-    size = request.size or first
-    if size not in entry.sizes:
-        raise ConfigError(nearest(size, entry.sizes, f"size of {entry.name}"))
-    check_minutes(request.max_minutes)
-    jobs = _chosen(entry, size, request)
-    label = entry.name if size == first else f"{entry.name}-{size}"
-    out = Path(request.out or Path("results") / label)
-    runs = Path(request.runs or Path("runs") / "reproduce" / label)
+    plans = _plans(request)
     from discovery.runs.folders import check_writable
 
-    for folder in (out,) if request.draw else (out, runs):
+    out, own = Path(request.out), _tables(request)
+    for folder in (out,) if request.draw else (out, own, Path(request.runs)):
         check_writable(folder)
-    report(f"{entry.name}: {entry.claim}")
-    if not request.draw:
-        _run(entry, jobs, size, runs, out, request, report)
-    return _conclude(entry, size, out, request, report)
+    minutes = request.max_minutes
+    until = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    found: dict[str, Conclusion] = {}
+    for plan in plans:
+        report(f"{plan.entry.name}: {plan.entry.claim}")
+        if not request.draw:
+            _run(plan, own, request, until, report)
+        conclusion = _conclude(plan, own, request, report)
+        if conclusion:
+            found[plan.entry.name] = conclusion
+    return found
 
 
-def _chosen(entry: Entry, size: str, request: ReproduceConfig) -> list[Job]:
+class Plan(NamedTuple):
+    """An entry at a size, and what was asked of it."""
+
+    entry: Entry
+    size: str
+    module: ModuleType
+    jobs: Sequence[Job]
+
+    @property
+    def label(self) -> str:
+        """Of its run folders and pictures."""
+        return label(self.entry.name, self.size)
+
+
+def _plans(request: ReproduceConfig) -> list[Plan]:
+    """What was asked for, every mistake found before anything starts."""
+    names = [entry.name for entry in REGISTRY] if request.all else list(request.figures)
+    if not names:
+        raise ConfigError("kairos reproduce needs a figure (kairos list names them), or --all")
+    check_minutes(request.max_minutes)
+    if request.cells and len(names) > 1:
+        raise ConfigError("--cells goes with one figure")
+    plans = []
+    for name in names:
+        entry = find(name)
+        size = request.size or next(iter(entry.sizes))
+        if size not in entry.sizes:
+            raise ConfigError(nearest(size, entry.sizes, f"size of {entry.name}"))
+        module = importlib.import_module(entry.module)
+        plans.append(Plan(entry, size, module, _chosen(entry, size, module, request)))
+    return plans
+
+
+def _chosen(entry: Entry, size: str, module: Any, request: ReproduceConfig) -> list[Job]:
     """The jobs that were asked for, with the starts that they are measured by."""
-    listed: list[Job] = _function(entry.jobs)(size, seeds(request.seeds))
+    listed: list[Job] = module.jobs(size, seeds(request.seeds or entry.seeds))
     known = list(dict.fromkeys(job.cell for job in listed))
     for name in request.cells:
         if name not in known:
@@ -188,10 +266,10 @@ def _function(address: str) -> Callable[..., Any]:
 
 def _command(request: ReproduceConfig) -> str:
     """The command that goes on: as it was asked for, but for how it ends."""
-    words = ["kairos reproduce", shlex.quote(request.figure)]
+    words = ["kairos reproduce", *map(shlex.quote, request.figures)]
     for field in fields(request):
         value = getattr(request, field.name)
-        if field.name in ("figure", "rerun", "max_minutes") or value == field.default:
+        if field.name in ("figures", "rerun", "max_minutes") or value == field.default:
             continue
         words.append(f"--{field.name}")
         if value is not True:
@@ -200,57 +278,94 @@ def _command(request: ReproduceConfig) -> str:
     return " ".join(words)
 
 
+# --- tables -----------------------------------------------------------------------------------
+
+
+def packaged() -> Traversable:
+    """Where the tables are that come with the package."""
+    return importlib.resources.files("discovery") / "evaluation" / "tables"
+
+
+def _tables(request: ReproduceConfig) -> Path:
+    """The folder of tables that grow: a checkout's own, so that a difference can be seen there."""
+    if request.tables:
+        return Path(request.tables)
+    shipped = packaged()
+    if isinstance(shipped, Path) and (shipped.absolute().parents[2] / "pyproject.toml").is_file():
+        return shipped
+    return Path(request.out) / "tables"
+
+
+def _file(entry: Entry, table: Table) -> str:
+    return f"{entry.name}-{table.name}.csv"
+
+
+def _read(plan: Plan, table: Table, own: Path) -> list[Any]:
+    """All rows of a table: ours, or if we have none, those of the package."""
+    from discovery.evaluation import claims
+
+    name = _file(plan.entry, table)
+    path: Path | Traversable = own / name
+    return claims.read(path if path.is_file() else packaged() / name, table.kind)
+
+
+def _put(plan: Plan, table: Table, own: Path, of: tuple[Any, ...], rows: Sequence[Any]) -> None:
+    """Put the rows of one search in the place of those that we have of it."""
+    from discovery.evaluation import claims
+
+    others = [row for row in _read(plan, table, own) if claims.identity(row) != of]
+    claims.write(own / _file(plan.entry, table), table.kind, [*others, *rows])
+
+
 # --- running ----------------------------------------------------------------------------------
 
 
 def _run(
-    entry: Entry,
-    jobs: Sequence[Job],
-    size: str,
-    runs: Path,
-    out: Path,
+    plan: Plan,
+    own: Path,
     request: ReproduceConfig,
+    until: float,
     report: Callable[[Any], None],
 ) -> None:
     """Do what is not done yet, job by job; each leaves its rows in the tables."""
-    from discovery.evaluation import claims
     from discovery.runs import folders
     from discovery.runs.errors import Interrupted, Terminated
 
     began = time.monotonic()
-    until = math.inf if request.max_minutes is None else began + 60 * request.max_minutes
-    scores, clocks = _paths(entry.name, out)
+    runs = Path(request.runs) / plan.label
+    if not request.rerun and not _waiting(plan, own, runs):
+        report(f"{len(plan.jobs)} of {len(plan.jobs)} jobs are done")
+        return
     go_on = f"go on with: {_command(request)}"
     with folders.lock(runs):
         if request.rerun:
-            for job in jobs:
-                _remove(runs / job.folder)
-        for job in jobs:
-            _check_same(job, runs / job.folder)
-        known = claims.read(scores, claims.Scored), claims.read(clocks, claims.Clocked)
-        waiting = [job for job in jobs if not _is_done(job, size, runs / job.folder, *known)]
-        report(f"{len(jobs) - len(waiting)} of {len(jobs)} jobs are done; run folders: {runs}")
-        if not waiting:
-            return
+            _forget(plan, own, runs)
+        for job in plan.jobs:
+            _check_same(job, job.place(runs))
+        waiting = _waiting(plan, own, runs)
+        count = len(plan.jobs)
+        report(f"{count - len(waiting)} of {count} jobs are done; run folders: {runs}")
         from discovery import devices
 
         devices.start(request.devices, cache=True)
-        from discovery.evaluation import trials
-
         try:
-            for number, job in enumerate(waiting):
+            for number, (job, lacking) in enumerate(waiting):
                 left = _left(began, number, len(waiting))
                 report(f"\n[{number + 1}/{len(waiting)}] {job.title}{left}")
-                stopped = trials.search(job, runs, until, report)
-                if stopped in ("interrupt", "terminate"):
-                    kind = Interrupted if stopped == "interrupt" else Terminated
-                    raise kind(f"stopped in {job.title}; {go_on}")
-                done = None if stopped else trials.scored(job, size, runs, until, report)
-                if done is None:
-                    report(f"stopped in {job.title}; {go_on}")
-                    return
-                claims.replace_rows(scores, claims.Scored, job.identity(size), done[0])
-                claims.replace_rows(clocks, claims.Clocked, job.identity(size), done[1])
+                for each in (*_begun_with(job, plan, runs), job):
+                    stopped = _function(each.search)(each, runs, until, report)
+                    if stopped in ("interrupt", "terminate"):
+                        kind = Interrupted if stopped == "interrupt" else Terminated
+                        raise kind(f"stopped in {job.title}; {go_on}")
+                    if stopped:
+                        report(f"stopped in {job.title}; {go_on}")
+                        return
+                for table in lacking:
+                    rows = _function(table.measure)(job, plan.size, runs, until, report)
+                    if rows is None:
+                        report(f"stopped in {job.title}; {go_on}")
+                        return
+                    _put(plan, table, own, job.identity(plan.size), rows)
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; what is done is saved; {go_on}") from None
 
@@ -263,13 +378,28 @@ def _left(began: float, done: int, count: int) -> str:
     return f", about {minutes:.0f} min left"
 
 
-def _remove(folder: Path) -> None:
-    """Remove the folder of a job."""
+def _begun_with(job: Job, plan: Plan, runs: Path) -> Iterator[Job]:
+    """What a job is measured by, if its folder is not there: rows in a table have none."""
+    if not job.start or job.is_start or _card(job._replace(cell=job.start).place(runs)):
+        return
+    same = (job.group, job.start, job.objective, job.seed)
+    yield from (each for each in plan.jobs if each[:4] == same)
+
+
+def _forget(plan: Plan, own: Path, runs: Path) -> None:
+    """Remove the run folders and the rows of the jobs that are begun anew."""
+    from discovery.evaluation import claims
     from discovery.runs.folders import CONFIG
     from learned_objectives.library import CARD
 
-    if (folder / CONFIG).is_file() or (folder / CARD).is_file():
-        shutil.rmtree(folder)
+    for job in plan.jobs:
+        folder = runs / job.folder
+        if not job.home and ((folder / CONFIG).is_file() or (folder / CARD).is_file()):
+            shutil.rmtree(folder)
+    gone = {job.identity(plan.size) for job in plan.jobs}
+    for table in plan.module.TABLES:
+        rows = [row for row in _read(plan, table, own) if claims.identity(row) not in gone]
+        claims.write(own / _file(plan.entry, table), table.kind, rows)
 
 
 def _card(folder: Path) -> dict[str, Any]:
@@ -304,65 +434,82 @@ def _check_same(job: Job, folder: Path) -> None:
         )
 
 
-def _is_done(
-    job: Job, size: str, folder: Path, scores: Sequence[Scored], clocks: Sequence[Clocked]
-) -> bool:
-    """Whether a job was searched, and its rows are in the tables."""
-    digest = str(_card(folder).get("sha256", ""))[:DIGITS]
-    sweep = job.sweep
-    wanted = {(n, sweep.levels, digest) for n in sweep.horizons}
-    if job.sees_clock:
-        wanted |= {(-n, sweep.clock_levels, digest) for n in sweep.clock_horizons}
-    mine = job.identity(size)
-    found = {(r.horizon, r.levels, r.digest) for r in scores if r[:5] == mine}
-    found |= {(-r.horizon, r.levels, r.digest) for r in clocks if r[:5] == mine}
-    return bool(digest) and wanted <= found
+def _waiting(plan: Plan, own: Path, runs: Path) -> list[tuple[Job, list[Table]]]:
+    """The jobs that are not done, each with the tables that lack rows of it."""
+    from discovery.evaluation import claims
+
+    there = []
+    for table in plan.module.TABLES:
+        rows: dict[Any, list[Any]] = defaultdict(list)
+        for row in _read(plan, table, own):
+            rows[claims.identity(row)].append(row)
+        there.append((table, rows))
+    waiting = []
+    for job in plan.jobs:
+        digest = str(_card(job.place(runs)).get("sha256", ""))[:DIGITS]
+        mine = job.identity(plan.size)
+        lacking = [table for table, rows in there if not _has(table, job, digest, rows[mine])]
+        if lacking:
+            waiting.append((job, lacking))
+    return waiting
+
+
+def _has(table: Table, job: Job, digest: str, rows: Sequence[Any]) -> bool:
+    """Whether these are all rows of a job, of what its search found if that is here."""
+    wanted = set(table.wanted(job))
+    found = {
+        tuple(getattr(row, name) for name in table.key)
+        for row in rows
+        if not digest or getattr(row, "digest", digest) == digest
+    }
+    return wanted <= found
 
 
 # --- what the tables say ----------------------------------------------------------------------
 
 
-def _paths(entry: str, folder: Any) -> tuple[Any, Any]:
-    """The two tables of an entry: scores, and what is made of clocks."""
-    return folder / f"{entry}-scores.csv", folder / f"{entry}-clock.csv"
-
-
-def packaged() -> Traversable:
-    """Where the tables are that come with the package."""
-    return importlib.resources.files("discovery") / "evaluation" / "tables"
-
-
 def _conclude(
-    entry: Entry, size: str, out: Path, request: ReproduceConfig, report: Callable[[Any], None]
+    plan: Plan, own: Path, request: ReproduceConfig, report: Callable[[Any], None]
 ) -> Conclusion | None:
-    """Print and draw what the tables say: ours, or to draw only, if we have none, the package's."""
+    """Print and draw what the tables of a size say."""
     from discovery.evaluation import claims, figures
     from learned_objectives.library import write_whole
 
-    for source in (out, packaged()) if request.draw else (out,):
-        paths = _paths(entry.name, source)
-        scores = [row for row in claims.read(paths[0], claims.Scored) if row.size == size]
-        clocks = [row for row in claims.read(paths[1], claims.Clocked) if row.size == size]
-        if scores:
-            break
-    else:
-        if request.draw:
+    tables: Mapping[str, list[Any]] = {
+        table.name: [row for row in _read(plan, table, own) if row.size == plan.size]
+        for table in plan.module.TABLES
+    }
+    if not any(tables.values()):
+        if request.draw and not request.all:
             raise ConfigError(
-                f"there are no numbers of {entry.name} at this size ({size}) yet: "
+                f"there are no numbers of {plan.entry.name} at this size ({plan.size}) yet: "
                 f"make them with {_command(replace(request, draw=False))}"
             )
         report("nothing is searched and scored yet")
         return None
-    found: Conclusion = _function(entry.conclude)(size, scores, clocks)
-    report(found.table)
+    found: Conclusion = plan.module.conclude(plan.size, tables)
+    report(claims.render(found.grids))
     report(f"\n{found.text}\n")
-    picture, _ = figures.save(found.draw(), out / entry.name)
-    words = out / f"{entry.name}.txt"
+    out = Path(request.out)
+    picture, _ = figures.save(found.draw(), out / plan.label)
+    words = out / f"{plan.label}.txt"
     write_whole(words, f"{found.text}\n".encode())
-    told = {"figure": picture, "scores": paths[0], "clocks": paths[1], "words": words}
-    for name, path in told.items():
-        report(f"  {name}  {path}")
+    report(f"  figure  {picture}")
+    report(f"  words   {words}")
+    for table in plan.module.TABLES:
+        name = _file(plan.entry, table)
+        place = own / name if (own / name).is_file() else packaged() / name
+        report(f"  {table.name:<6}  {place}")
     return found
 
 
-__all__ = ["REGISTRY", "Entry", "Job", "Sweep", "find", "packaged", "reproduce"]
+__all__ = [
+    "REGISTRY",
+    "Entry",
+    "Job",
+    "Sweep",
+    "find",
+    "label",
+    "packaged",
+    "reproduce",
+]

@@ -39,7 +39,9 @@ def search(job: Job, runs: Path, until: float, report: Callable[[Any], None]) ->
     Returns:
       What stopped it before its end, if anything.
     """
-    folder = runs / job.folder
+    folder = job.place(runs)
+    if job.source:
+        return ""
     if time.monotonic() >= until:
         return "minutes"
     if job.is_start:
@@ -71,7 +73,7 @@ def _write_start(job: Job, folder: Path) -> None:
 
 def scored(
     job: Job, size: str, runs: Path, until: float, report: Callable[[Any], None]
-) -> tuple[list[Scored], list[Clocked]] | None:
+) -> list[Scored] | None:
     """What was found, beside what the search began with, on the same levels.
 
     Rows of agents are kept in the run folder, so that a stopped evaluation goes on.
@@ -84,35 +86,44 @@ def scored(
       report: told what happens.
 
     Returns:
-      Rows for the two tables of the entry; ``None`` if the time was over before.
+      A row for each horizon; ``None`` if the time was over before.
     """
     found = _on_levels(job, runs, until, report)
     start = _on_levels(job._replace(cell=job.start), runs, until, report)
     if found is None or start is None:
         return None
-    used = _clock(job, size, runs, until, report) if job.sees_clock else []
-    if used is None:
-        return None
     told: dict[str, Any] = {
         **dict(zip(Scored._fields, job.identity(size), strict=False)),
         "levels": job.sweep.levels,
-        "digest": load(runs / job.folder).digest[:DIGITS],
-        **_spent(runs / job.folder),
+        "digest": found_by(job, runs).digest[:DIGITS],
+        **spent(job.place(runs)),
     }
-    rows = [Scored(horizon=n, **told, **_compared(found, start, n)) for n in job.sweep.horizons]
-    return rows, used
+    return [Scored(horizon=n, **told, **_compared(found, start, n)) for n in job.sweep.horizons]
+
+
+def found_by(job: Job, runs: Path) -> Saved:
+    """The objective of a job: what its search found, or one that there was.
+
+    Args:
+      job: a finished search.
+      runs: where the run folders are.
+
+    Returns:
+      The objective, named after the job.
+    """
+    return load(job.source or job.place(runs))._replace(name=job.title)
 
 
 def _entered(job: Job, runs: Path) -> tuple[Saved, horizons.Setting]:
     """What a job found, and how agents live under it."""
-    saved = load(runs / job.folder)
     config = job.config
     how = horizons.Setting(config.agent, config.life, config.rival, "as trained")
-    return saved._replace(name=job.title), how
+    return found_by(job, runs), how
 
 
 @functools.lru_cache(maxsize=8)
-def _levels(env: str, stream: str, count: int) -> horizons.Levels:
+def held_out(env: str, stream: str, count: int) -> horizons.Levels:
+    """As :func:`discovery.evaluation.horizons.held_out`, made once."""
     return horizons.held_out(env, stream, count)
 
 
@@ -124,11 +135,11 @@ def _on_levels(
     env, sweep = job.config.env, job.sweep
     rows = horizons.sweep(
         [horizons.enter(saved, env, how, GROUP)],
-        _levels(env, "test", sweep.levels),
+        held_out(env, "test", sweep.levels),
         sweep.horizons,
         how.life,
         greedy=False,
-        out=runs / job.folder / "evaluation.csv",
+        out=job.place(runs) / "evaluation.csv",
         report=horizons.narrator(report),
         until=until,
     )
@@ -164,8 +175,15 @@ def _short(value: Any) -> float:
     return round(float(value), 6)
 
 
-def _spent(folder: Path) -> dict[str, Any]:
-    """What a search took; nothing, where there was none."""
+def spent(folder: Path) -> dict[str, Any]:
+    """What a search took; nothing, where there was none.
+
+    Args:
+      folder: of the run.
+
+    Returns:
+      Generations, environment steps of training and of evaluation, and minutes.
+    """
     lines = logs.read(folder / folders.METRICS)
     last = lines[-1] if lines else {}
     return {
@@ -176,19 +194,30 @@ def _spent(folder: Path) -> dict[str, Any]:
     }
 
 
-def _clock(
+def clocked(
     job: Job, size: str, runs: Path, until: float, report: Callable[[Any], None]
 ) -> list[Clocked] | None:
-    """What false clocks cost, and how far the objective's words follow its clock."""
+    """What false clocks cost, and how far the objective's words follow its clock.
+
+    Args:
+      job: a finished search for an objective that sees its clock.
+      size: name of its sizes.
+      runs: where the run folders are.
+      until: stop at this time.
+      report: told what happens.
+
+    Returns:
+      A row for each measure and horizon; ``None`` if the time was over before.
+    """
     saved, how = _entered(job, runs)
     env, sweep = job.config.env, job.sweep
     rows = clock_use.losses(
         saved,
         env,
         how,
-        _levels(env, "test", sweep.clock_levels),
+        held_out(env, "test", sweep.clock_levels),
         sweep.clock_horizons,
-        out=runs / job.folder / "evaluation.csv",
+        out=job.place(runs) / "evaluation.csv",
         report=horizons.narrator(report),
         until=until,
         group=GROUP,
@@ -202,7 +231,7 @@ def _clock(
         who.world,
         who.source,
         who.hyper,
-        _levels(env, "validation", sweep.clock_levels).levels,
+        held_out(env, "validation", sweep.clock_levels).levels,
         sweep.clock_horizons,
         job.seed,
         told=sweep.told,

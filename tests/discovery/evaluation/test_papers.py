@@ -1,7 +1,9 @@
 """Published claims from one command: the cells, their budgets, running, resuming, drawing."""
 
+import importlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +34,10 @@ from discovery.config import (
 from discovery.evaluation import cells, claim_3, claims, clock_use, papers, trials
 from discovery.evaluation.claims import Clocked, Scored
 from discovery.evaluation.papers import Entry, Job, Sweep, reproduce
+from discovery.evaluation.statistics import FEWEST_SEEDS
 from discovery.evaluation.table import TableError
 from discovery.outer.tasks import sample_horizons
-from discovery.requests import ReproduceConfig
+from discovery.requests import ReproduceConfig, seeds
 from discovery.runs import ending
 from discovery.runs.errors import Interrupted, Terminated
 from discovery.runs.run import evolve
@@ -50,18 +53,26 @@ FALSE = ("frozen-0", "reversed", "half")
 @pytest.mark.parametrize("entry", papers.REGISTRY, ids=lambda entry: entry.name)
 def test_an_entry_is_complete(entry: Entry) -> None:
     assert papers.find(entry.name) is entry
-    assert callable(papers._function(entry.conclude))
+    module = importlib.import_module(entry.module)
+    assert len(seeds(entry.seeds)) >= FEWEST_SEEDS
     for size in entry.sizes:
-        jobs = papers._function(entry.jobs)(size, (0, 3))
+        jobs = module.jobs(size, (0, 3))
         assert len({job.folder for job in jobs}) == len(jobs)
+        assert len({job.identity(size) for job in jobs}) == len(jobs)
+        for table in module.TABLES:
+            assert callable(papers._function(table.measure))
+            assert set(table.key) <= set(table.kind._fields)
+            assert table.kind._fields[:5] == Scored._fields[:5]
         begun: set[tuple[str, str, int]] = set()
         for job in jobs:
             check(job.config)
             assert job.config.seed == job.seed
             if job.is_start:
                 begun.add((job.cell, job.objective, job.seed))
-            assert (job.start, job.objective, job.seed) in begun, "it is measured by its start"
-            assert set(job.sweep.clock_horizons) <= set(job.sweep.horizons)
+            if job.start:
+                assert (job.start, job.objective, job.seed) in begun, "it is measured by its start"
+            assert job.source or ":" in job.search
+            assert any(table.wanted(job) for table in module.TABLES), "it leaves a row"
 
 
 def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +83,7 @@ def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("claim-4", "unknown figure 'claim-4'; did you mean claim-3?"),
+        ("claim-33", "unknown figure 'claim-33'; did you mean claim-3"),
         ("claim-3 --size ful", "unknown size of claim-3 'ful'; did you mean full?"),
         ("claim-3 --cells E1 G33", "unknown cell of claim-3 'G33'; did you mean G3"),
         ("claim-3 --seeds 3-1", "seeds 3-1: from low to high"),
@@ -80,7 +91,7 @@ def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
         ("claim-3 --out /dev/null/x", "cannot write /dev/null/x: /dev/null is a file"),
         ("claim-3 --runs /dev/null/x", "cannot write /dev/null/x: /dev/null is a file"),
         ("claim-3 --draw", "there are no numbers of claim-3 at this size (cpu) yet: make them"),
-        ("", "Required options"),
+        ("", "kairos reproduce needs a figure (kairos list names them), or --all"),
     ],
 )
 def test_mistakes(
@@ -101,7 +112,13 @@ def test_mistakes(
 
 def test_the_command_that_goes_on() -> None:
     request = ReproduceConfig(
-        "claim-3", cells=("E1", "G3"), out="a b", rerun=True, max_minutes=2.0, draw=True, devices=1
+        ("claim-3",),
+        cells=("E1", "G3"),
+        out="a b",
+        rerun=True,
+        max_minutes=2.0,
+        draw=True,
+        devices=1,
     )
     assert papers._command(request) == (
         "kairos reproduce claim-3 --cells E1 G3 --draw --out 'a b' --devices 1"
@@ -384,7 +401,7 @@ def test_cells_that_improve_on_nothing_explain_nothing() -> None:
 def test_tables_of_a_part_of_the_work() -> None:
     scores, _ = made_up({}, {})
     part = [row for row in scores if row.cell in ("start", "E1")]
-    found = claim_3.conclude("cpu", part, [])
+    found = claim_3.conclude("cpu", {"scores": part, "clock": []})
     assert "The nulls of the clock are not in the tables yet." in found.text
     assert "N from 2 to 20" not in found.text
     assert found.draw().axes
@@ -433,7 +450,7 @@ def test_what_is_not_finite_is_named_not_drawn() -> None:
     scores, clocks = made_up({}, {}, seeds=(0,))
     bad = [r._replace(iqm=-math.inf) if r.cell == "E3" else r for r in scores]
     lost = [u._replace(value=math.nan) if u.measure.startswith("S_y") else u for u in clocks]
-    figure = claim_3.conclude("cpu", bad, lost).draw()
+    figure = claim_3.conclude("cpu", {"scores": bad, "clock": lost}).draw()
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert any("1 not finite" in text for text in texts)
 
@@ -470,14 +487,16 @@ def tiny() -> Config:
 def entered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Callable[..., Any]]:
     """A registry of one entry with these jobs, and how to ask for it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(papers, "packaged", lambda: tmp_path / "none")
     monkeypatch.setattr(devices, "_start_cache", lambda: None)
 
     def enter(jobs: list[Job]) -> Callable[..., Any]:
-        monkeypatch.setattr(cells, "jobs", lambda size, seeds: jobs)
-        request = ReproduceConfig("claim-3")
+        monkeypatch.setattr(claim_3, "jobs", lambda size, seeds: jobs)
+        request = ReproduceConfig(("claim-3",))
 
         def ask(said: list[Any] | None = None, **fields: Any) -> Any:
-            return reproduce(replace(request, **fields), (said if said is not None else []).append)
+            found = reproduce(replace(request, **fields), (said if said is not None else []).append)
+            return found.get("claim-3")
 
         return ask
 
@@ -507,14 +526,14 @@ def test_a_search_from_nothing_to_its_words(
     monkeypatch.setattr(trials, "evolve", partial(evolve, make=cheap_search))
     monkeypatch.setattr(ending, "write_figure", lambda where, _: where / "learning.png")
     monkeypatch.setattr(
-        trials, "_clock", lambda each, size, *_: clocked(each, size, digest_of(each))
+        trials, "clocked", lambda each, size, *_: clocked(each, size, digest_of(each))
     )
     jobs = [job("start", tiny), job("E1", tiny)]
     ask, said = entered(jobs), []
     assert ask(max_minutes=1e-9) is None
     found = ask(said)
     assert (RUNS / jobs[1].folder / "config.json").is_file()
-    rows = claims.read(Path("results/claim-3/claim-3-scores.csv"), Scored)
+    rows = claims.read(Path("results/tables/claim-3-scores.csv"), Scored)
     by = {(row.cell, row.horizon): row for row in rows}
     assert set(by) == {(cell, n) for cell in ("start", "E1") for n in (2, 4)}
     for n in (2, 4):
@@ -526,12 +545,12 @@ def test_a_search_from_nothing_to_its_words(
         assert (start.generations, start.steps, start.evaluation_steps) == (0, 0, 0)
         assert (row.generations, row.steps, row.evaluation_steps) == (2, 600, 40)
         assert row.digest == digest_of(jobs[1]) != start.digest
-    assert found.text == Path("results/claim-3/claim-3.txt").read_text().strip()
-    assert Path("results/claim-3/claim-3.png").stat().st_size > 10_000
+    assert found.text == Path("results/claim-3.txt").read_text().strip()
+    assert Path("results/claim-3.png").stat().st_size > 10_000
 
     monkeypatch.setattr(trials, "search", None)  # would fail if anything were searched again
     assert ask(said).text == found.text
-    assert "2 of 2 jobs are done; run folders: runs/reproduce/claim-3" in said
+    assert "2 of 2 jobs are done" in said
 
 
 @pytest.mark.slow  # compiles a search, a program that is scored, one that lies and one that asks
@@ -540,8 +559,8 @@ def test_a_real_search_and_its_clock(
 ) -> None:
     jobs = [job("start", tiny), job("E1", tiny)]
     entered(jobs)()
-    scores = claims.read(Path("results/claim-3/claim-3-scores.csv"), Scored)
-    clocks = claims.read(Path("results/claim-3/claim-3-clock.csv"), Clocked)
+    scores = claims.read(Path("results/tables/claim-3-scores.csv"), Scored)
+    clocks = claims.read(Path("results/tables/claim-3-clock.csv"), Clocked)
     for each in jobs:
         measured = {use.measure: use.value for use in clocks if use.cell == each.cell}
         assert set(measured) == {*claims.FALSE_CLOCKS, *claims.SENSITIVITIES}
@@ -568,21 +587,26 @@ def test_a_blind_start_has_no_clock(
     assert blind.card["config"]["objective"]["clock_gate"] == 0
 
 
-def clocked(each: Job, size: str, digest: str) -> list[Clocked]:
-    return [Clocked(*each.identity(size), "half", 4, 0.1, 4, digest)]
+def clocked(each: Job, size: str = "cpu", digest: str = "d0") -> list[Clocked]:
+    facts = each.identity(size)
+    measures = (*claims.FALSE_CLOCKS, *claims.SENSITIVITIES)
+    return [Clocked(*facts, name, 4, 0.1, 4, digest) for name in measures]
 
 
-def done(each: Job, size: str = "cpu") -> tuple[list[Scored], list[Clocked]]:
+def scored(each: Job, size: str = "cpu") -> list[Scored]:
     row = made_up({}, {}, seeds=(0,))[0][0]._replace(
-        **dict(zip(Scored._fields, each.identity(size), strict=False)), levels=8, digest="d0"
+        **dict(zip(Scored._fields, each.identity(size), strict=False)),
+        levels=8,
+        digest="d0",
+        generations=0 if each.is_start else each.config.generations,
     )
-    return [row._replace(horizon=n) for n in (2, 4)], clocked(each, size, "d0")
+    return [row._replace(horizon=n) for n in (2, 4)]
 
 
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Searches that cost nothing: what was searched, and what stops which."""
-    stub = SimpleNamespace(searched=[], stop={}, unscored=set())
+    stub = SimpleNamespace(searched=[], stop={}, unscored=set(), made=[])
 
     def search(each: Job, runs: Path, until: float, report: Callable[[Any], None]) -> str:
         stub.searched.append(each.folder)
@@ -597,11 +621,13 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (folder / "card.json").write_text(json.dumps(card))
         return ""
 
-    def scored(each: Job, size: str, *_: Any) -> Any:
-        return None if each.folder in stub.unscored else done(each, size)
+    def rows(make: Callable[[Job, str], Any], each: Job, size: str, *_: Any) -> Any:
+        stub.made.append((make.__name__, each.folder))
+        return None if each.folder in stub.unscored else make(each, size)
 
     monkeypatch.setattr(trials, "search", search)
-    monkeypatch.setattr(trials, "scored", scored)
+    monkeypatch.setattr(trials, "scored", partial(rows, scored))
+    monkeypatch.setattr(trials, "clocked", partial(rows, clocked))
     monkeypatch.setattr(papers, "_conclude", lambda *_: None)  # a second each
     return stub
 
@@ -639,7 +665,7 @@ def test_what_is_stopped_goes_on(
     stubbed.searched = []
     ask()
     assert stubbed.searched == []
-    rows = claims.read(Path("results/claim-3/claim-3-scores.csv"), Scored)
+    rows = claims.read(Path("results/tables/claim-3-scores.csv"), Scored)
     assert {row.cell for row in rows} == {"start", "E1", "E2"}
 
 
@@ -662,6 +688,88 @@ def test_cells_are_chosen_and_begun_anew(
     assert stubbed.searched == [each.folder for each in jobs]
 
 
+def test_what_is_in_a_table_is_done_without_its_run_folder(
+    entered: Callable[..., Callable[..., Any]],
+    tiny: Config,
+    stubbed: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [job("start", tiny), job("E1", tiny), job("E2", tiny)]
+    ask = entered(jobs)
+    ask()
+    tables = sorted(Path("results/tables").iterdir())
+    shipped = {path.name: path.read_bytes() for path in tables}
+    shutil.rmtree(RUNS)
+    stubbed.searched = []
+    ask()
+    assert stubbed.searched == []
+
+    # One table is deleted: that one alone is made again, with the searches it needs.
+    tables[0].unlink()
+    stubbed.made = []
+    ask()
+    assert tables[0].name == "claim-3-clock.csv"
+    assert {name for name, _ in stubbed.made} == {"clocked"}
+    assert {path.name: path.read_bytes() for path in tables} == shipped
+
+    # So is one search, with what it is measured by; another theta brings new rows everywhere.
+    stubbed.searched, stubbed.made = [], []
+    shutil.rmtree(RUNS)
+    rows = claims.read(tables[1], Scored)
+    claims.write(tables[1], Scored, [row for row in rows if row.cell != "E1"])
+    ask()
+    assert stubbed.searched == [jobs[0].folder, jobs[1].folder]
+    assert stubbed.made == [("scored", jobs[1].folder)]
+    assert {path.name: path.read_bytes() for path in tables} == shipped
+    card = RUNS / jobs[1].folder / "card.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": "d1"}))
+    stubbed.made = []
+    ask()
+    assert stubbed.made == [("scored", jobs[1].folder), ("clocked", jobs[1].folder)]
+
+    # Rows that come with the package count, and are the beginning of a table of one's own.
+    Path("package").mkdir()
+    for name, data in shipped.items():
+        (Path("package") / name).write_bytes(data)
+        (Path("results/tables") / name).unlink()
+    monkeypatch.setattr(papers, "packaged", lambda: Path("package"))
+    shutil.rmtree(RUNS)
+    stubbed.searched = []
+    ask()
+    assert stubbed.searched == []
+    ask(cells=("E2",), rerun=True)
+    assert stubbed.searched == [jobs[0].folder, jobs[2].folder]
+    assert {path.name: path.read_bytes() for path in tables} == shipped
+    assert {path.name: path.read_bytes() for path in Path("package").iterdir()} == shipped
+
+
+def test_a_table_with_a_column_for_each_level(tmp_path: Path) -> None:
+    class Wide(NamedTuple):
+        size: str
+        group: str
+        cell: str
+        objective: str
+        seed: int
+        scores: tuple[float, ...]
+
+    rows = [
+        Wide("cpu", "a", "b", "c", 1, (0.123456, -0.5, math.nan, 12.0)),
+        Wide("cpu", "a", "b", "c", 0, (1.0, -math.inf)),
+    ]
+    path = tmp_path / "wide.csv"
+    claims.write(path, Wide, rows)
+    assert path.read_text().splitlines() == [
+        "size,group,cell,objective,seed,scores_0,scores_1,scores_2,scores_3",
+        "cpu,a,b,c,0,1,-inf,,",
+        "cpu,a,b,c,1,.1235,-.5,nan,12",
+    ]
+    first, second = claims.read(path, Wide)
+    assert first == rows[1]
+    assert second.scores[:2] == (0.1235, -0.5) and math.isnan(second.scores[2])
+    claims.write(tmp_path / "again.csv", Wide, [second, first])
+    assert (tmp_path / "again.csv").read_bytes() == path.read_bytes()
+
+
 def test_sizes_do_not_mix(
     entered: Callable[..., Callable[..., Any]], tiny: Config, stubbed: SimpleNamespace
 ) -> None:
@@ -670,5 +778,6 @@ def test_sizes_do_not_mix(
     ask(size="full")
     assert len(stubbed.searched) == 4
     for label, size in (("claim-3", "cpu"), ("claim-3-full", "full")):
-        rows = claims.read(Path("results") / label / "claim-3-scores.csv", Scored)
-        assert {row.size for row in rows} == {size}
+        rows = claims.read(Path("results/tables/claim-3-scores.csv"), Scored)
+        assert sum(row.size == size for row in rows) == 4
+        assert len(list((Path("runs/reproduce") / label).glob("long-*"))) == 2
