@@ -120,8 +120,8 @@ class InspectConfig:
 
     objective: str
     """Run folder, shipped or hand-written objective, or file.py:make."""
-    env: str = "small"
-    """Environment whose agents are watched."""
+    env: str = ""
+    """Environment whose agents are watched; by default the one it was found in, else small."""
     horizons: tuple[int, ...] = (10, 50, 250)
     """Horizons, in updates."""
     levels: int = 16

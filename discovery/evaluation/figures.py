@@ -129,10 +129,10 @@ def horizon_curve(
         ):
             missing = _draw_horizons(axes, entries, objectives, trained)
             name = environment if one_kind else f"{environment}, {actions} actions"
-            axes.set_title(_plain(name if clock == TRUE else f"{name}, clock {clock}"))
+            axes.set_title(plain(name if clock == TRUE else f"{name}, clock {clock}"))
             axes.set_ylabel(_LABELS[value])
             axes.set_xlabel(_horizon_label(entries) + missing)
-        _legend_below(figure, grid)
+        legend_below(figure, grid)
     return figure
 
 
@@ -155,7 +155,7 @@ def _draw_horizons(
         )
         drawn = np.isfinite(estimate)
         look = _look(number)
-        axes.plot(horizon[drawn], estimate[drawn], label=_plain(objective), **look)
+        axes.plot(horizon[drawn], estimate[drawn], label=plain(objective), **look)
         band = drawn & np.isfinite(low) & np.isfinite(high)
         axes.fill_between(
             horizon, low, high, where=list(band), color=look["color"], alpha=0.18, linewidth=0
@@ -179,7 +179,7 @@ def _draw_horizons(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.set_xlim(horizons[0] / 1.25, horizons[-1] * 1.25)
-    return f"\nnot finite, not drawn: {_plain('; '.join(missing))}" if missing else ""
+    return f"\nnot finite, not drawn: {plain('; '.join(missing))}" if missing else ""
 
 
 def _apart(horizons: Sequence[int], factor: float = 1.6) -> list[int]:
@@ -321,67 +321,23 @@ def life_curve(
         figure, grid = panels_of(len(panels), title, columns=1)
         for axes, (quantity, lines) in zip(grid, panels.items(), strict=True):
             for objective, values in lines.items():
-                look = _look(objectives.index(objective)) | {"markevery": _few(len(updates))}
+                look = _look(objectives.index(objective)) | {"markevery": few(len(updates))}
                 values = np.where(np.isfinite(values), values, np.nan)
                 if values.ndim == 1:
-                    axes.plot(updates, values, label=_plain(objective), **look)
+                    axes.plot(updates, values, label=plain(objective), **look)
                     continue
                 low, middle, high = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
-                axes.plot(updates, middle, label=_plain(objective), **look)
+                axes.plot(updates, middle, label=plain(objective), **look)
                 axes.fill_between(updates, low, high, color=look["color"], alpha=0.18, linewidth=0)
-            axes.set_ylabel(_plain(quantity))
+            axes.set_ylabel(plain(quantity))
         unit = f" (one is {steps_per_update:,} environment steps)" if steps_per_update else ""
         grid[-1].set_xlabel(f"updates done{unit}")
         if len(objectives) > 1:
-            _legend_below(figure, grid)
+            legend_below(figure, grid)
     return figure
 
 
-# --- what an objective does -------------------------------------------------------------------
-
-
-def response(
-    reward: Float[np.ndarray, " R"],
-    clock: Float[np.ndarray, " K"],
-    pi_hat: Float[np.ndarray, "K R"],
-    *,
-    clock_label: str = "share of life done, n/N",
-    title: str | None = None,
-) -> Figure:
-    r"""What an objective says of a reward, early and late in a life.
-
-    Args:
-      reward: rewards that were tried, ``[R]``.
-      clock: times at which they were, ``[K]``.
-      pi_hat: what the objective said, ``[K, R]``; it acts as minus an advantage.
-      clock_label: what ``clock`` is, with its unit.
-      title: above the figure.
-
-    Returns:
-      The figure: a line for each time, and the same as a map if there are several.
-    """
-    _need(pi_hat)
-    norm = Normalize(float(np.min(clock)), float(np.max(clock)))
-    several = len(clock) > 1 and len(reward) > 1
-    with mpl.rc_context(STYLE):
-        figure, panels = panels_of(1 + several, title)
-        for time, said in zip(clock, pi_hat, strict=True):
-            panels[0].plot(reward, said, color=LIVES(norm(time)))
-        panels[0].axhline(0, color="0.4", linewidth=0.8, zorder=1)
-        panels[0].set_xlabel("reward")
-        panels[0].set_ylabel(r"$\hat\pi$ (below 0: do it more)")
-        if several:
-            _colourbar(figure, panels[0], norm, LIVES, clock_label)
-            bound = float(np.nanmax(np.abs(pi_hat))) or 1.0
-            signed = Normalize(-bound, bound)
-            panels[1].pcolormesh(
-                reward, clock, pi_hat, norm=signed, cmap="PuOr", shading="nearest", rasterized=True
-            )
-            panels[1].grid(False)
-            panels[1].set_xlabel("reward")
-            panels[1].set_ylabel(_plain(clock_label))
-            _colourbar(figure, panels[1], signed, mpl.colormaps["PuOr"], r"$\hat\pi$")
-    return figure
+# --- what an objective does ---------------------------------------------------------------------
 
 
 def clock_use(uses: Sequence[ClockUse], *, title: str | None = None) -> Figure:
@@ -411,7 +367,7 @@ def clock_use(uses: Sequence[ClockUse], *, title: str | None = None) -> Figure:
             lost = found is losses
             label = "score lost (true clock less false)" if lost else "sensitivity to the clock"
             axes.set_xlabel(label + missing)
-        _legend_below(figure, grid)
+        legend_below(figure, grid)
     return figure
 
 
@@ -444,15 +400,15 @@ def _draw_uses(
             if math.isfinite(use.low) and math.isfinite(use.high):
                 axes.hlines(height, use.low, use.high, color=look["color"], linewidth=1, alpha=0.7)
     for number, name in enumerate(names if len(names) > 1 else ()):
-        axes.plot([], [], "o", color="0.4", label=_plain(name), **_fill(number))
+        axes.plot([], [], "o", color="0.4", label=plain(name), **_fill(number))
     axes.axvline(0, color="0.4", linewidth=0.8, zorder=1)
     for between in range(len(measures) - 1):
         axes.axhline(between + 0.5, color="0.85", linewidth=0.6, zorder=0)
-    axes.set_yticks(range(len(measures)), [_USES.get(name, _plain(name)) for name in measures])
+    axes.set_yticks(range(len(measures)), [_USES.get(name, plain(name)) for name in measures])
     axes.set_ylim(len(measures) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
-    return f"\nnot finite, not drawn: {_plain('; '.join(missing))}" if missing else ""
+    return f"\nnot finite, not drawn: {plain('; '.join(missing))}" if missing else ""
 
 
 def entropies(
@@ -484,7 +440,7 @@ def entropies(
             look: dict[str, Any] = {
                 "color": LIVES(norm(horizon)),
                 "marker": MARKERS[number % len(MARKERS)],
-                "markevery": _few(len(values)),
+                "markevery": few(len(values)),
                 "label": f"N = {horizon:,}",
             }
             # From 0 on a log axis: one is added to every age.
@@ -499,8 +455,8 @@ def entropies(
         by_age.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
         by_age.set_xlabel("age: the update, n + 1")
         by_share.set_xlabel("share of the life done, n/N")
-        by_age.set_ylabel(_plain(ylabel))
-        _legend_below(figure, [by_age])
+        by_age.set_ylabel(plain(ylabel))
+        legend_below(figure, [by_age])
     return figure
 
 
@@ -521,7 +477,7 @@ def panels_of(
     for axes in grid[panels:]:
         axes.remove()
     if title:
-        figure.suptitle(_plain(title))
+        figure.suptitle(plain(title))
     return figure, list(grid[:panels])
 
 
@@ -545,12 +501,12 @@ def _fill(number: int) -> dict[str, Any]:
     }
 
 
-def _few(points: int) -> int:
+def few(points: int) -> int:
     """Every which point gets a marker, so that about eight do."""
     return max(1, points // 8)
 
 
-def _legend_below(figure: Figure, grid: Sequence[Axes]) -> None:
+def legend_below(figure: Figure, grid: Sequence[Axes]) -> None:
     """One legend for all panels, where no data can be."""
     found: dict[str, Any] = {}
     for axes in grid:
@@ -583,7 +539,8 @@ def _columns(labels: Sequence[str], width: float) -> int:
     return 1
 
 
-def _colourbar(figure: Figure, axes: Axes, norm: Normalize, colours: Colormap, label: str) -> None:
+def colourbar(figure: Figure, axes: Axes, norm: Normalize, colours: Colormap, label: str) -> None:
+    """What the colours of a panel mean, below it."""
     bar = figure.colorbar(
         ScalarMappable(norm, colours),
         ax=axes,
@@ -592,7 +549,7 @@ def _colourbar(figure: Figure, axes: Axes, norm: Normalize, colours: Colormap, l
         aspect=30,
         ticks=MaxNLocator(5),
     )
-    bar.set_label(_plain(label) if "$" not in label else label)
+    bar.set_label(plain(label) if "$" not in label else label)
 
 
 def _power(number: float) -> str:
@@ -603,7 +560,7 @@ def _power(number: float) -> str:
     return rf"${number / 10**exponent:.1f} \times 10^{{{exponent}}}$"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A name as text: no mathematics in it, and legends do not hide it."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

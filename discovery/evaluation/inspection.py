@@ -1,7 +1,8 @@
 """What an objective does, in numbers: its response to reward, probability and clock, or its drift;
-its lives; whether it uses its clock.
+its lives; its schedule; whether it uses its clock.
 
-Shape legend: ``K`` shares of life, ``R`` rewards or ratios, ``P`` probabilities, ``A`` advantages.
+Shape legend: ``H`` horizons, ``K`` shares of life, ``R`` rewards or ratios, ``P`` probabilities,
+``A`` advantages.
 """
 
 from __future__ import annotations
@@ -17,24 +18,32 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from discovery.config import ConfigError, check_seed, check_sizes
-from discovery.evaluation import clock_use, figures, figures_drift, horizons, table
+from discovery.evaluation import (
+    clock_use,
+    figures,
+    figures_drift,
+    figures_response,
+    figures_schedule,
+    horizons,
+    schedule,
+    table,
+)
+from discovery.evaluation.schedule import Along, along_lives, told
 from discovery.inner.build import is_mirror, make_environment
-from discovery.inner.lifetime import Life, Task, World, advance, birth
+from discovery.inner.lifetime import World
 from discovery.requests import InspectConfig
 from discovery.runs import folders
 from discovery.runs.ending import draw_curriculum
 from discovery.runs.folders import check_writable
 from learned_objectives import descent
-from learned_objectives.base import Experience, Learner, Network, Time
-from learned_objectives.clock import BASE_STEPS
+from learned_objectives.base import Experience, Learner, Network
 from learned_objectives.library import Saved, load
 from learned_objectives.mirror import DPO, PPO, Mirror
-from learned_objectives.scheduled import Scheduled
 
 TRAIL = 8
 """Steps of the trajectory that is shown to an objective."""
 REWARDS = np.linspace(-1, 1, 21)
-PROBABILITIES = np.array([0.05, 0.2, 0.5, 0.8, 0.95])
+PROBABILITIES = np.linspace(0.05, 0.95, 19)
 SHARES = np.array([0.0, 0.25, 0.5, 0.75, 0.95])
 ACTIONS = 5
 RATIOS = np.geomspace(0.25, 4, 121)
@@ -49,8 +58,8 @@ Line: TypeAlias = tuple[int | float, ...]
 class Response(NamedTuple):
     """What an objective says of the step that was rewarded."""
 
-    pi_hat: Float[np.ndarray, "K R P"]
-    """By share of life, reward and probability; it acts as minus an advantage."""
+    pi_hat: Float[np.ndarray, "H K R P"]
+    """By horizon, share of life, reward and probability; it acts as minus an advantage."""
 
 
 class Drifts(NamedTuple):
@@ -62,18 +71,7 @@ class Drifts(NamedTuple):
     """dD/dp; ``A - dD/dp`` is what the policy is pushed by."""
 
 
-class Along(NamedTuple):
-    """Means over agents along lives of one horizon, ``[N]`` by update."""
-
-    entropy: Float[np.ndarray, " N"]
-    """Of the policy before the update, in nats."""
-    change: Float[np.ndarray, " N"]
-    """KL of the policy before the update from the one after it, in nats."""
-    reward: Float[np.ndarray, " N"]
-    """Per step of the rollout."""
-
-
-def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
+def respond(world: World, theta: Any, hyper: Any, horizons: Sequence[int]) -> Response:
     """Show the objective a short episode whose last step is rewarded, at several times of life.
 
     The action of the last step had the given probability, all others a uniform one; predictions
@@ -84,7 +82,7 @@ def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
       world: for its objective and sizes.
       theta: the objective's parameters.
       hyper: numbers of an agent's update.
-      horizon: the N that is told.
+      horizons: each N that is told.
 
     Returns:
       The response.
@@ -99,7 +97,7 @@ def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
         for name, head in heads.items()
     }
 
-    def said(share: Array, reward: Array, probability: Array) -> Array:
+    def said(horizon: Array, share: Array, reward: Array, probability: Array) -> Array:
         other = (1 - probability) / (actions - 1)
         logits = jnp.full(actions, jnp.log(other)).at[0].set(jnp.log(probability))
         outputs = {**fixed, "policy": fixed["policy"].at[-1, 0].set(logits)}
@@ -114,25 +112,17 @@ def respond(world: World, theta: Any, hyper: Any, horizon: int) -> Response:
             behaviour=outputs,
         )
         network = _recorded(world.network, outputs)
-        time = _time(world, share, horizon)
+        time = told(world, share, horizon)
         signals = world.objective.signals(theta, hyper, network, Learner((), ()), experience, time)
         if "pi_hat" not in signals:
             raise ConfigError("this objective says no pi_hat, which is what is drawn here")
         return signals["pi_hat"][-1, 0]
 
-    over = jax.vmap(jax.vmap(jax.vmap(said, (None, None, 0)), (None, 0, None)), (0, None, None))
-    axes = (jnp.asarray(x, jnp.float32) for x in (SHARES, REWARDS, PROBABILITIES))
-    return Response(np.asarray(jax.jit(over)(*axes)))
-
-
-def _time(world: World, share: Array, horizon: int) -> Time:
-    """The clock of a life of so many updates, this share of it done."""
-    return Time(
-        # A life of N updates never sees n = N.
-        n=jnp.minimum(jnp.round(share * horizon), horizon - 1).astype(jnp.int32),
-        N=jnp.asarray(horizon, jnp.int32),
-        unit=jnp.asarray(world.environments * world.steps / BASE_STEPS, jnp.float32),
-    )
+    over: Callable[..., Array] = said
+    for axis in reversed(range(4)):
+        over = jax.vmap(over, tuple(0 if i == axis else None for i in range(4)))
+    axes = (np.asarray(horizons), SHARES, REWARDS, PROBABILITIES)
+    return Response(np.asarray(jax.jit(over)(*(jnp.asarray(x, jnp.float32) for x in axes))))
 
 
 def drifts(world: World, theta: Any, hyper: Any, horizon: int) -> Drifts:
@@ -153,33 +143,10 @@ def drifts(world: World, theta: Any, hyper: Any, horizon: int) -> Drifts:
     )
 
     def at(share: Array) -> tuple[Array, Array]:
-        time = _time(world, share, horizon)
-        rule, said, numbers = world.objective, theta, hyper
-        if isinstance(rule, Scheduled):
-            numbers, rule, said = rule.at(theta, hyper, time), rule.rule, ()
-        assert isinstance(rule, Mirror)
-        return rule.drift_surface(said, numbers, ratio, advantage, time)
+        time = told(world, share, horizon)
+        return schedule.surface(world.objective, theta, hyper, ratio, advantage, time)
 
     return Drifts(*map(np.asarray, jax.jit(jax.vmap(at))(jnp.asarray(SHARES, jnp.float32))))
-
-
-def turns(found: Drifts, advantage: float) -> Float[np.ndarray, " K"]:
-    """The ratio at which a drift has taken half of the push, on the side where the policy goes.
-
-    Args:
-      found: of :func:`drifts`.
-      advantage: one of :data:`ADVANTAGES`; above zero p grows, below it falls.
-
-    Returns:
-      The ratio at each share of life, the nearest to 1 at which :math:`A - dD/dp` is no more than
-      half of A; NaN if there is none in :data:`RATIOS`.
-    """
-    column = _nearest(ADVANTAGES, advantage)
-    left = 1 - found.slope[:, :, column] / advantage
-    ratios = RATIOS if advantage > 0 else RATIOS[::-1]
-    left = left if advantage > 0 else left[:, ::-1]
-    gone = (left <= 0.5) & ((ratios - 1) * advantage > 0)
-    return np.where(gone.any(axis=1), ratios[gone.argmax(axis=1)], np.nan)
 
 
 def _nearest(values: np.ndarray, wanted: float) -> int:
@@ -189,46 +156,6 @@ def _nearest(values: np.ndarray, wanted: float) -> int:
 def _recorded(network: Network, outputs: dict[str, Array]) -> Network:
     """A network that puts out what was recorded."""
     return network._replace(unroll=lambda params, experience: (outputs, outputs))
-
-
-def along_lives(
-    world: World, theta: Any, hyper: Any, levels: Any, horizon: int, seed: int
-) -> Along:
-    """Live whole lives on several levels, and watch the policy at every update.
-
-    Args:
-      world: who lives where.
-      theta: the objective's parameters.
-      hyper: numbers of an agent's update.
-      levels: leaves ``[count, ...]``.
-      horizon: N.
-      seed: root of every random number.
-
-    Returns:
-      Means over the agents, ``[N]``.
-    """
-    count = jax.tree.leaves(levels)[0].shape[0]
-    keys = jax.random.split(jax.random.key(seed), count)
-
-    def one(level: Any, key: Array) -> tuple[Array, Array, Array]:
-        task = Task(level, jnp.asarray(horizon, jnp.int32))
-
-        def step(life: Life, _: None) -> tuple[Life, tuple[Array, Array, Array]]:
-            after, experience = advance(world, theta, hyper, task, life)[:2]
-            old = world.network.unroll(life.learner.params, experience)[0]
-            new = world.network.unroll(after.learner.params, experience)[0]
-            seen = (
-                world.network.entropy(old).mean(),
-                world.network.kl(old, new).mean(),
-                experience.reward.mean(),
-            )
-            return after, seen
-
-        life = birth(world, theta, hyper, task, key)
-        return jax.lax.scan(step, life, None, length=horizon)[1]
-
-    lives = jax.jit(jax.vmap(one))(levels, keys)
-    return Along(*(np.asarray(x, float).mean(axis=0) for x in lives))
 
 
 def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> list[Path]:
@@ -248,6 +175,7 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
     check_sizes(levels=request.levels)
     check_seed(request.seed)
     saved = load(request.objective)
+    request = replace(request, env=request.env or saved.card.get("config", {}).get("env", "small"))
     how = horizons.setting([saved], make_environment(request.env))
     who = horizons.enter(saved, request.env, how)
     run = Path(request.objective)
@@ -255,19 +183,21 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
     check_writable(folder)
     report(f"{saved.name}: {describe(saved.card, saved.theta)}")
 
-    middle = sorted(request.horizons)[len(request.horizons) // 2]
+    ns = sorted(set(request.horizons))
     draw = _drift if is_mirror(saved.objective) else _response
-    pictures = draw(saved, who, middle, folder, report)
+    pictures = draw(saved, who, ns, folder, report)
 
     levels = horizons.held_out(request.env, "validation", request.levels).levels
     lives = {}
-    for n in sorted(set(request.horizons)):
+    for n in ns:
         report(f"{request.levels} lives of {n} updates ...")
-        lives[n] = along_lives(who.world, who.source, who.hyper, levels, n, request.seed)
+        along = along_lives(who.world, who.source, who.hyper, levels, n, request.seed)
+        lives[n] = Along(*(values.mean(axis=0) for values in along))
     table.write_numbers(folder / "lives.csv", *_lives_table(lives))
     curves: Sequence[tuple[str, str, str]] = (
         ("entropy", "entropies", "entropy of the policy (nats)"),
         ("change", "changes", "change of the policy at an update, KL (nats)"),
+        ("norm", "norms", "norm of what an update adds to the policy"),
         ("reward", "rewards", "reward per step"),
     )
     for field, name, label in curves:
@@ -275,7 +205,11 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
         title = f"{saved.name} in {request.env}: {request.levels} lives of each horizon"
         figure = figures.entropies(data, ylabel=label, title=title)
         pictures.append(figures.save(figure, folder / name)[0])
-    pictures += _clock(saved, request, how, folder, report)
+    if not _is_told(saved, who, request.env, how):
+        report(f"no clock to lie about: an update of {saved.name} reads none")
+    else:
+        pictures += _schedule(saved, request, how, levels, folder, report)
+        pictures += _clock(saved, request, how, folder, report)
     if (run / folders.CURRICULUM).is_file():
         report("the curriculum on which it was found ...")
         pictures.append(draw_curriculum(run, folder))
@@ -287,20 +221,21 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
 def _response(
     saved: Saved,
     who: horizons.Contestant,
-    horizon: int,
+    told: Sequence[int],
     folder: Path,
     report: Callable[[str], None],
 ) -> list[Path]:
     """What it says of a rewarded action, as a table and a picture."""
-    report(f"its response, told N = {horizon} ...")
-    response = respond(who.world, who.source, who.hyper, horizon)
-    table.write_numbers(folder / "response.csv", *_response_table(response, horizon))
-    half = list(PROBABILITIES).index(0.5)
-    figure = figures.response(
+    report(f"its response, told N = {', '.join(map(str, told))} ...")
+    response = respond(who.world, who.source, who.hyper, told)
+    table.write_numbers(folder / "response.csv", *_response_table(response, told))
+    figure = figures_response.responses(
         REWARDS,
+        PROBABILITIES,
         SHARES,
-        response.pi_hat[:, :, half],
-        title=f"{saved.name}: the word for a rewarded action, pi(a|s) = 0.5, N = {horizon}",
+        np.asarray(told),
+        response.pi_hat,
+        title=f"{saved.name}: the word for a rewarded action",
     )
     return [figures.save(figure, folder / "response")[0]]
 
@@ -308,21 +243,21 @@ def _response(
 def _drift(
     saved: Saved,
     who: horizons.Contestant,
-    horizon: int,
+    told: Sequence[int],
     folder: Path,
     report: Callable[[str], None],
 ) -> list[Path]:
-    """Its drift beside PPO's and DPO's, as a table and two pictures."""
+    """Its drift beside PPO's and DPO's, as a table and pictures, told the middle horizon."""
+    horizon = told[len(told) // 2]
     report(f"its drift, told N = {horizon} ...")
     found = drifts(who.world, who.source, who.hyper, horizon)
     plain = PPO().hyper(clip_ratio=float(who.hyper.clip_ratio))
-    beside = {
-        name: drifts(replace(who.world, objective=rule), (), plain, horizon)
+    rules = {
+        name: (replace(who.world, objective=rule), (), plain)
         for name, rule in (("PPO", PPO()), ("DPO", DPO()))
     }
+    beside = {name: drifts(*rule, horizon) for name, rule in rules.items()}
     table.write_numbers(folder / "drift.csv", *_drift_table(found, beside, horizon))
-    for name, each in {saved.name: found, **beside}.items():
-        report(f"{name}: the push is halved at p = {_halves(each)}")
 
     moves = np.ptp(found.drift, axis=0).max() > 0
     others = {n: each for n, each in beside.items() if not np.array_equal(each.drift, found.drift)}
@@ -339,28 +274,129 @@ def _drift(
         name=saved.name,
         title=f"{saved.name}: its drift{f', N = {horizon}' if moves else ', at any time'}",
     )
+    pictures = [figures.save(lines, folder / "drift")[0]]
     chosen = range(0, len(SHARES), 2) if moves else (0,)
-    pushes = {
-        f"{saved.name}, n/N = {SHARES[i]:g}" if moves else saved.name: ADVANTAGES - found.slope[i]
+    maps = {
+        f"{saved.name}, n/N = {SHARES[i]:g}" if moves else saved.name: (
+            found.drift[i],
+            found.slope[i],
+        )
         for i in chosen
     }
-    pushes |= {name: ADVANTAGES - each.slope[0] for name, each in others.items()}
-    maps = figures_drift.drift_maps(
-        RATIOS, ADVANTAGES, pushes, title=f"{saved.name}: what its drift leaves of the push"
-    )
-    return [
-        figures.save(lines, folder / "drift")[0],
-        figures.save(maps, folder / "drift-map")[0],
+    maps |= {name: (each.drift[0], each.slope[0]) for name, each in others.items()}
+    for pushes, name, what in (
+        (False, "drift-surface", "its drift"),
+        (True, "drift-map", "what its drift leaves of the push"),
+    ):
+        figure = figures_drift.drift_maps(
+            RATIOS, ADVANTAGES, maps, pushes=pushes, title=f"{saved.name}: {what}"
+        )
+        pictures.append(figures.save(figure, folder / name)[0])
+    return pictures + _turns(saved, who, rules, horizon, folder, report)
+
+
+def _turns(
+    saved: Saved,
+    who: horizons.Contestant,
+    beside: dict[str, tuple[World, Any, Any]],
+    horizon: int,
+    folder: Path,
+    report: Callable[[str], None],
+) -> list[Path]:
+    """Where drifts turn the policy away, as a table and a picture."""
+    shares = schedule.shares(horizon)
+    rules = {saved.name: (who.world, who.source, who.hyper), **beside}
+    found = {
+        name: {sign: schedule.turns(*rule, horizon, sign, shares) for sign in SIGNS}
+        for name, rule in rules.items()
+    }
+    for name, by_sign in found.items():
+        told = [f"{_ends(by_sign[sign].half)} (A = {sign:g})" for sign in SIGNS]
+        report(f"{name}: the push is halved at p = {', '.join(told)}")
+        for sign in SIGNS:
+            if np.isfinite(by_sign[sign].back).any():
+                report(
+                    f"{name}: it points back past p = {_ends(by_sign[sign].back)} (A = {sign:g})"
+                )
+    lines: list[Line] = [
+        (
+            horizon,
+            share,
+            sign,
+            *(float(ratios[i]) for by_sign in found.values() for ratios in by_sign[sign]),
+        )
+        for sign in SIGNS
+        for i, share in enumerate(shares.tolist())
     ]
+    header = ["horizon", "share", "advantage", *schedule.Turns._fields]
+    header += [f"{name.lower()}_{field}" for name in beside for field in schedule.Turns._fields]
+    table.write_numbers(folder / "turns.csv", header, lines)
+    mine = found.pop(saved.name)
+    figure = figures_drift.turn_lines(
+        shares,
+        {sign: (mine[sign].half, mine[sign].back) for sign in SIGNS},
+        {n: {sign: by[sign].half[0].item() for sign in SIGNS} for n, by in found.items()},
+        schedule.REACH,
+        name=saved.name,
+        title=f"{saved.name}: where its drift turns the policy away, N = {horizon}",
+    )
+    return [figures.save(figure, folder / "turns")[0]]
 
 
-def _halves(found: Drifts) -> str:
-    """Where half of the push is gone, early and late in a life, in words."""
-    told = []
-    for sign in SIGNS:
-        first, *_, last = (f"{p:.2f}" if np.isfinite(p) else "none" for p in turns(found, sign))
-        told.append(f"{first if first == last else f'{first} to {last}'} (A = {sign:g})")
-    return ", ".join(told)
+def _ends(ratios: np.ndarray) -> str:
+    """The first and the last of ratios along a life, in words."""
+    first, *_, last = (f"{p:.2f}" if np.isfinite(p) else "none" for p in ratios)
+    return first if first == last else f"{first} to {last}"
+
+
+def _is_told(saved: Saved, who: horizons.Contestant, env: str, how: horizons.Setting) -> bool:
+    """Whether it reads a clock that could say something else."""
+    reads = clock_use.reads_clock(who.world, who.source, who.hyper)
+    return reads and not _is_blind(saved, env, how)
+
+
+def _schedule(
+    saved: Saved,
+    request: InspectConfig,
+    how: horizons.Setting,
+    levels: Any,
+    folder: Path,
+    report: Callable[[str], None],
+) -> list[Path]:
+    """What one update does when only the time it is told is moved, beside its own start."""
+    report("one update, told other times ...")
+    lines: list[Line] = []
+    drawn: dict[str, dict[int, figures_schedule.Change]] = {}
+    for each in (saved, *clock_use.initialised(saved.objective, saved.name, 1)):
+        who = horizons.enter(each, request.env, how)
+        drawn[each.name] = {}
+        for n in sorted(set(request.horizons)):
+            found = schedule.moved(who.world, who.source, who.hyper, levels, n, request.seed)
+            drawn[each.name][n] = figures_schedule.Change(found.shares, *found.mean())
+            if each is saved:
+                lines += _moved_lines(found, n)
+    for n, change in drawn[saved.name].items():
+        slope = schedule.slope(change.shares, change.entropy)
+        null = schedule.slope(change.shares, list(drawn.values())[1][n].entropy)
+        report(
+            f"N = {n}: slope of the change of entropy over the share of life told {slope:+.3g} "
+            f"(untrained {null:+.3g})"
+        )
+    table.write_numbers(
+        folder / "schedule.csv", ["horizon", "age", "share", "entropy", "kl"], lines
+    )
+    title = f"{saved.name} in {request.env}: one update, told other times"
+    return [figures.save(figures_schedule.changes(drawn, title=title), folder / "schedule")[0]]
+
+
+def _moved_lines(found: schedule.Moved, horizon: int) -> list[Line]:
+    """Means over levels."""
+    entropy, kl = found.by_age()
+    return [
+        (horizon, int(age), share, entropy[i, j].item(), kl[i, j].item())
+        for i, age in enumerate(found.ages)
+        for j, share in enumerate(found.shares.tolist())
+    ]
 
 
 def _clock(
@@ -373,9 +409,6 @@ def _clock(
     """What it loses under false clocks and how its words follow the clock, beside its own start."""
     saved, *nulls = horizons.named_apart([saved, *(load(name) for name in request.nulls)])
     study = clock_use.study([saved], nulls, request.env, how)
-    if saved.name not in study.told or _is_blind(saved, request.env, how):
-        report(f"no clock to lie about: an update of {saved.name} reads none")
-        return []
     levels = horizons.held_out(request.env, "validation", request.levels)
     rows: list[table.Row] = []
     for each in study.saved:
@@ -422,9 +455,10 @@ def describe(card: dict[str, Any], theta: Any) -> str:
     return f"{size:,} parameters{where}, norm {float(descent.norm(theta)):.2f}"
 
 
-def _response_table(response: Response, horizon: int) -> tuple[list[str], list[Line]]:
+def _response_table(response: Response, told: Sequence[int]) -> tuple[list[str], list[Line]]:
     lines: list[Line] = [
-        (horizon, t, r, p, response.pi_hat[i, j, k].item())
+        (horizon, t, r, p, response.pi_hat[h, i, j, k].item())
+        for h, horizon in enumerate(told)
         for i, t in enumerate(SHARES.tolist())
         for j, r in enumerate(REWARDS.tolist())
         for k, p in enumerate(PROBABILITIES.tolist())

@@ -92,6 +92,14 @@ class Moved(NamedTuple):
         """Where all of these are numbers."""
         return (np.isfinite(self.entropy) & np.isfinite(self.kl)).all(axis=-1)
 
+    def by_age(self) -> tuple[Float[np.ndarray, "K U"], Float[np.ndarray, "K U"]]:
+        """Entropy and KL, mean over levels where they are finite; NaN where none is."""
+        count = self.finite.sum(axis=0)[:, None]
+        kept = self.finite[..., None]
+        totals = (np.where(kept, x, 0).sum(axis=0) for x in (self.entropy, self.kl))
+        entropy, kl = (np.where(count > 0, x / np.maximum(count, 1), np.nan) for x in totals)
+        return entropy, kl
+
     def mean(self) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, " U"]]:
         """Entropy and KL by the share told, mean over levels and ages; NaN if none is finite."""
         kept = self.finite

@@ -14,6 +14,9 @@ from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 from discovery.evaluation import figures
+from discovery.evaluation.figures_drift import drift_lines, drift_maps, turn_lines
+from discovery.evaluation.figures_response import responses
+from discovery.evaluation.figures_schedule import Change, changes
 from discovery.evaluation.table import ClockUse, Summary
 
 
@@ -84,14 +87,50 @@ def life() -> Figure:
     return figures.life_curve(250 * FRACTION, panels, title="a life", steps_per_update=1280)
 
 
-def response() -> Figure:
-    reward = np.linspace(-1, 1, 7)
-    return figures.response(reward, FRACTION, -np.outer(1 + FRACTION, reward), title="ta-lpg")
+def response(horizons: int = 3) -> Figure:
+    reward, probability = np.linspace(-1, 1, 7), np.linspace(0.1, 0.9, 5)
+    said = np.einsum(
+        "h,k,r,p->hkrp", np.arange(1, horizons + 1), 1 + FRACTION, -reward, probability
+    )
+    told = np.array([10, 50, 1250])[:horizons]
+    return responses(reward, probability, FRACTION, told, said, title="ta-lpg")
 
 
-def response_at_one_time() -> Figure:
-    reward = np.linspace(-1, 1, 7)
-    return figures.response(reward, np.zeros(1), np.zeros((1, 7)))
+def response_of_one_horizon() -> Figure:
+    return response(1)
+
+
+def told_other_times() -> Figure:
+    shares = np.linspace(0, 0.9, 10)
+    change = {n: Change(shares, 0.1 - shares / n, np.exp(-shares)) for n in (10, 50, 250)}
+    return changes({"ta-lpg": change, "untrained ta-lpg": change, LONG[0]: change}, title="t")
+
+
+def drift_over_ratio() -> Figure:
+    ratio, shares = np.geomspace(0.25, 4, 9), np.array([0.0, 0.5])
+    drift = np.maximum(ratio - 1, 0) * (1 + shares[:, None])
+    mine = {1.0: (drift, drift), -1.0: (drift, drift)}
+    beside = {name: dict.fromkeys(mine, (drift[0], drift[1])) for name in ("PPO", "DPO")}
+    return drift_lines(ratio, shares, mine, beside, name="ta-lpo", title="its drift")
+
+
+def drift_as_map(pushes: bool = False) -> Figure:
+    ratio, advantage = np.geomspace(0.25, 4, 9), np.linspace(-2, 2, 5)
+    drift = np.outer(np.maximum(ratio - 1, 0), advantage)
+    maps = dict.fromkeys(("ta-lpo, n/N = 0", "ta-lpo, n/N = 0.5", "PPO", "DPO"), (drift, drift))
+    return drift_maps(ratio, advantage, maps, pushes=pushes, title="its drift")
+
+
+def push_as_map() -> Figure:
+    return drift_as_map(pushes=True)
+
+
+def turned_away() -> Figure:
+    shares = np.linspace(0, 0.9, 4)
+    up, down = np.array([1.1, 2.0, np.nan, 5.0]), np.array([0.9, np.nan, 0.5, 0.2])
+    mine = {1.0: (up, np.full(4, np.nan)), -1.0: (down, down / 2)}
+    beside = {"PPO": {1.0: 1.2, -1.0: 0.8}, "DPO": {1.0: 2.76, -1.0: np.nan}}
+    return turn_lines(shares, mine, beside, 10.0, name="ta-lpo", title="where it turns")
 
 
 def used(*objectives: str, horizons: tuple[int, ...] = (10, 50), **changes: Any) -> list[ClockUse]:
@@ -143,7 +182,12 @@ ALL = [
     learning_first_line,
     life,
     response,
-    response_at_one_time,
+    response_of_one_horizon,
+    told_other_times,
+    drift_over_ratio,
+    drift_as_map,
+    push_as_map,
+    turned_away,
     clock_use,
     clock_use_many_horizons,
     clock_use_words_alone,

@@ -117,14 +117,25 @@ def test_inspection_of_a_drift(tmp_path: Path) -> None:
     how = horizons.setting([saved], make_environment("chain"))
     who = horizons.enter(saved, "chain", how)
     said: list[str] = []
-    pictures = inspection._drift(saved, who, 20, tmp_path, said.append)
-    assert [picture.name for picture in pictures] == ["drift.png", "drift-map.png"]
+    pictures = inspection._drift(saved, who, [20], tmp_path, said.append)
+    assert [picture.name for picture in pictures] == [
+        "drift.png",
+        "drift-surface.png",
+        "drift-map.png",
+        "turns.png",
+    ]
     assert all(picture.stat().st_size > 10_000 for picture in pictures)
     with (tmp_path / "drift.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert {float(line["share"]) for line in lines} == set(inspection.SHARES)
     assert min(float(line["drift"]) for line in lines) >= 0
-    assert "PPO: the push is halved at p = 1.20 (A = 1), 0.79 (A = -1)" in said
+    assert "PPO: the push is halved at p = 1.20 (A = 1), 0.80 (A = -1)" in said
+    assert any(line.startswith("DPO: it points back past p = 0.5") for line in said)
+    with (tmp_path / "turns.csv").open() as file:
+        turns = [{k: float(v) for k, v in line.items()} for line in csv.DictReader(file)]
+    above = [line["ppo_half"] for line in turns if line["advantage"] == 1]
+    assert above == pytest.approx([1.2] * len(above), rel=1e-5) and above
+    assert {line["share"] for line in turns} == {*(u / 10 for u in range(10)), 0.95}
 
     found = inspection.drifts(who.world, theta, who.hyper, 20)
     at_one = list(inspection.RATIOS).index(1.0)

@@ -122,8 +122,9 @@ def test_agents_that_broke_are_left_out() -> None:
     found = schedule.Moved(np.array([0.0, 0.5, 1.0]), np.array([0]), change, change + 1)
     assert found.finite.tolist() == [[True], [False]]
     assert found.mean()[1].tolist() == [1, 2, 3]
+    assert found.by_age()[0].tolist() == [[0, 1, 2]]
     lost = found._replace(kl=np.full_like(change, np.inf))
-    assert np.isnan(lost.mean()[0]).all()
+    assert np.isnan(lost.mean()[0]).all() and np.isnan(lost.by_age()[1]).all()
 
 
 def test_what_the_clock_of_lpg_moves() -> None:

@@ -79,31 +79,32 @@ def test_what_an_objective_says(run: Path) -> None:
     """The response comes from the objective's own words, clock included."""
     how = horizons.Setting(preset("smoke").agent, LIFE, RivalConfig(), "a test")
     who = horizons.enter(load(str(run)), "chain", how)
-    said = inspection.respond(who.world, who.source, who.hyper, 8).pi_hat
+    said = inspection.respond(who.world, who.source, who.hyper, (8, 80)).pi_hat
     shape = (len(inspection.SHARES), len(inspection.REWARDS), len(inspection.PROBABILITIES))
-    assert said.shape == shape
-    assert np.ptp(said, axis=0).max() > 1e-3, "the clock"
-    assert np.ptp(said, axis=1).max() > 1e-3, "the reward"
-    assert np.ptp(said, axis=2).max() > 1e-3, "the probability"
-    blind = inspection.respond(who.world, who.source, who.hyper._replace(clock_gate=0.0), 8)
-    assert np.ptp(blind.pi_hat, axis=0).max() == 0
+    assert said.shape == (2, *shape)
+    for axis, what in enumerate(("horizon", "share of life", "reward", "probability")):
+        assert np.ptp(said, axis=axis).max() > 1e-3, what
+    blind = inspection.respond(who.world, who.source, who.hyper._replace(clock_gate=0.0), (8, 80))
+    assert np.ptp(blind.pi_hat, axis=(0, 1)).max() == 0
     rival = horizons.enter(load("a2c"), "chain", how)
-    words = inspection.respond(rival.world, (), rival.hyper, 8).pi_hat
-    assert (np.diff(words, axis=1) <= 1e-5).all(), "more reward, more of it"
-    assert np.ptp(words, axis=0).max() == 0
+    words = inspection.respond(rival.world, (), rival.hyper, (8,)).pi_hat
+    assert (np.diff(words, axis=2) <= 1e-5).all(), "more reward, more of it"
+    assert np.ptp(words, axis=1).max() == 0
 
 
 def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
     said: list[object] = []
     pictures = inspection.inspect(
-        InspectConfig(str(run), env="chain", horizons=(2, 5), levels=3, nulls=(str(run),)),
+        InspectConfig(str(run), env="", horizons=(2, 5), levels=3, nulls=(str(run),)),
         said.append,
     )
     assert {p.name for p in pictures} == {
         "response.png",
         "entropies.png",
         "changes.png",
+        "norms.png",
         "rewards.png",
+        "schedule.png",
         "clock.png",
     }
     assert all(p.parent == run / "figures" for p in pictures)
@@ -113,6 +114,17 @@ def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
     ]
     assert lives[0]["entropy"] == pytest.approx(np.log(2), rel=1e-5), "a table is born uniform"
     assert all(line["change"] >= -1e-6 for line in lives)
+    assert all(line["norm"] > 0 for line in lives)
+    response = read(run / "figures" / "response.csv")
+    assert {line["horizon"] for line in response} == {2, 5}
+    told = read(run / "figures" / "schedule.csv")
+    assert {(line["horizon"], line["age"]) for line in told} == {
+        *((2, age) for age in range(2)),
+        *((5, age) for age in range(5)),
+    }
+    assert {line["share"] for line in told} == {u / 10 for u in range(10)}
+    assert np.ptp([line["entropy"] for line in told if line["age"] == 1]) > 1e-6, "the clock"
+    assert any(str(line).startswith("N = 5: slope of the change of entropy") for line in said)
     assert any("parameters, trained in chain" in str(line) for line in said)
     with (run / "figures" / "clock.csv").open() as file:
         uses = list(csv.DictReader(file))
@@ -131,11 +143,10 @@ def test_inspection_leaves_tables_and_pictures(run: Path) -> None:
 
 def test_who_has_no_clock_is_told_no_lies(tmp_path: Path) -> None:
     said: list[str] = []
-    how = horizons.Setting(preset("smoke").agent, LIFE, RivalConfig(), "a test")
-    request = InspectConfig("a2c", env="chain")
-    assert inspection._clock(load("a2c"), request, how, tmp_path, said.append) == []
-    assert said == ["no clock to lie about: an update of a2c reads none"]
-    assert list(tmp_path.iterdir()) == []
+    request = InspectConfig("random", env="chain", horizons=(2,), levels=1, out=str(tmp_path))
+    pictures = inspection.inspect(request, said.append)
+    assert "no clock to lie about: an update of random reads none" in said
+    assert not {"clock.png", "schedule.png"} & {picture.name for picture in pictures}
 
 
 def test_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
