@@ -209,18 +209,33 @@ def _list(arguments: list[str]) -> int:
 
 def _evolve(arguments: list[str]) -> int:
     request = _parse_evolve(arguments)
+    from discovery.devices import parse_hosts
     from discovery.runs import folders
-    from discovery.runs.run import evolve
 
-    began = time.monotonic()
     if request.resume:
         if request.seeds:
             raise ConfigError("--seeds begins new runs; --resume goes on with one")
         planned: list[tuple[Config, str]] = [(request.config, request.out)]
     else:
         planned = _planned(request)
-        for config, out in planned:
-            folders.check_ready(config, Path(out), request.overwrite)
+    if parse_hosts(request.hosts) == "alone":
+        if not request.resume:
+            for config, out in planned:
+                folders.check_ready(config, Path(out), request.overwrite)
+        return _evolve_all(request, planned)
+    if len(planned) > 1:
+        raise ConfigError("several processes run one search: give --seed, not --seeds")
+    from discovery.runs.supervisor import supervised
+
+    where = Path(request.resume or planned[0][1])
+    return supervised(lambda: _evolve_all(request, planned), lambda: folders.last_words(where))
+
+
+def _evolve_all(request: EvolveConfig, planned: list[tuple[Config, str]]) -> int:
+    """Run the planned searches one after another."""
+    from discovery.runs.run import evolve
+
+    began = time.monotonic()
     for config, out in planned:
         minutes = request.max_minutes
         if minutes is not None and len(planned) > 1:
@@ -234,6 +249,7 @@ def _evolve(arguments: list[str]) -> int:
             overwrite=request.overwrite,
             quiet=request.quiet,
             devices=request.devices,
+            hosts=request.hosts,
             cache=True,
             tensorboard=request.tensorboard,
             wandb=request.wandb,

@@ -1,10 +1,13 @@
-"""What a run runs on: flags before JAX starts, devices, memory, the compile cache.
+"""What a run runs on: flags before JAX starts, processes, devices, memory, the compile cache.
 
-No JAX at import: the command's help reads versions and folders from here.
+Several processes run one search, each the same command. What a search knows of itself is computed
+by each of them from the same data, and only lives are spread over the devices of all: what is
+gathered is their scores. No JAX at import: the command's help reads versions and folders from here.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -13,10 +16,15 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.config import ConfigError
+
+if TYPE_CHECKING:
+    import jax
 
 PACKAGES = (
     "kairos-rl",
@@ -31,6 +39,9 @@ PACKAGES = (
     "brax",
 )
 """Distributions whose versions a run remembers."""
+
+HEARTBEAT_S = 30
+"""Silence after which a process counts as dead."""
 
 
 class Memory(NamedTuple):
@@ -50,6 +61,236 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+# --- processes --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process finds the others."""
+
+    address: str
+    """Host and port of process 0."""
+    count: int
+    index: int
+
+
+def parse_hosts(text: str, environment: Mapping[str, str] = os.environ) -> Place | str:
+    """What ``--hosts`` asks for.
+
+    Args:
+      text: ``ADDRESS:PORT,COUNT,INDEX``; ``auto``, for JAX to find out; ``alone``; or nothing.
+      environment: where a launcher tells that there are several processes, if the text does not.
+
+    Returns:
+      The place, ``auto`` or ``alone``.
+
+    Raises:
+      ConfigError: it is something else.
+
+    Example:
+      >>> parse_hosts("10.0.0.1:1234,2,0")
+      Place(address='10.0.0.1:1234', count=2, index=0)
+      >>> parse_hosts("", {"SLURM_STEP_NUM_TASKS": "4"})
+      'auto'
+    """
+    if text in ("auto", "alone"):
+        return text
+    if not text:
+        return "auto" if _launched(environment) else "alone"
+    address, *numbers = text.split(",")
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and len(numbers) == 2 and all(map(str.isdecimal, numbers))):
+        raise ConfigError(f"hosts must be ADDRESS:PORT,COUNT,INDEX, auto or alone, not {text!r}")
+    count, index = map(int, numbers)
+    if index >= count:
+        raise ConfigError(f"hosts {text}: of {count} processes the last has index {count - 1}")
+    return Place(address, count, index)
+
+
+def _launched(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that JAX knows has started several processes of one job."""
+    counts = [environment.get("SLURM_STEP_NUM_TASKS", "")]
+    if "OMPI_MCA_orte_hnp_uri" in environment:
+        counts.append(environment.get("OMPI_COMM_WORLD_SIZE", ""))
+    workers = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    slices = "MEGASCALE_COORDINATOR_ADDRESS" in environment
+    return slices or len(workers) > 1 or any(c.isdecimal() and int(c) > 1 for c in counts)
+
+
+def join(hosts: str = "", devices: int | None = None) -> bool:
+    """Find the other processes of a run; to be called before JAX has its devices.
+
+    Args:
+      hosts: see :func:`parse_hosts`.
+      devices: virtual CPU devices of each process, by default one a core.
+
+    Returns:
+      Whether there are others.
+
+    Raises:
+      ConfigError: they cannot be found.
+    """
+    place = parse_hosts(hosts)
+    if place == "alone":
+        return False
+    import jax
+
+    if not jax.distributed.is_initialized():
+        start(devices)  # to ask how many processes there are is to start JAX
+        jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours to hear
+        known: dict[str, Any] = {}
+        if isinstance(place, Place):
+            known = {
+                "coordinator_address": place.address,
+                "num_processes": place.count,
+                "process_id": place.index,
+                "cluster_detection_method": "deactivate",
+            }
+        try:
+            jax.distributed.initialize(
+                **known, initialization_timeout=120, heartbeat_timeout_seconds=HEARTBEAT_S
+            )
+        except Exception as error:  # of JAX, its launchers and its network
+            first = str(error).strip().splitlines()
+            raise ConfigError(
+                f"hosts {hosts or 'auto'}: the processes do not find each other "
+                f"({first[0] if first else type(error).__name__})"
+            ) from None
+    return processes() > 1
+
+
+def processes() -> int:
+    """Processes of this run."""
+    if "jax" not in sys.modules:
+        return 1
+    import jax
+
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def index() -> int:
+    """Which of them this one is; 0 is the one that writes."""
+    if processes() == 1:
+        return 0
+    import jax
+
+    return jax.process_index()
+
+
+def home() -> jax.Device:
+    """The device where a search's state is kept and moved, in each process one."""
+    import jax
+
+    return jax.local_devices()[0]
+
+
+def put(tree: Any, place: Any) -> Any:
+    """``jax.device_put``, also to and from arrays that are spread over several processes.
+
+    Args:
+      tree: of arrays; those that one process holds are the same in each.
+      place: a device of this process, which then gets them whole, or a sharding over all.
+
+    Returns:
+      The tree there.
+    """
+    import jax
+
+    if processes() == 1:
+        return jax.device_put(tree, place)
+    leaves, structure = jax.tree.flatten(tree)
+    spread = [isinstance(x, jax.Array) and not x.is_fully_addressable for x in leaves]
+    if any(spread):
+        some = [_data(x) for x, is_spread in zip(leaves, spread, strict=True) if is_spread]
+        whole = iter(_everywhere(some))
+        leaves = [
+            _like(x, next(whole).addressable_data(0)) if is_spread else x
+            for x, is_spread in zip(leaves, spread, strict=True)
+        ]
+    if isinstance(place, jax.Device) or place.is_fully_addressable:
+        moved = jax.device_put(leaves, place)
+    else:
+        moved = [_like(leaf, _spread(_data(leaf), place)) for leaf in leaves]
+    return jax.tree.unflatten(structure, moved)
+
+
+def _spread(leaf: Any, place: Any) -> Any:
+    """An array that every process has, as one that is spread over all of them."""
+    import jax
+    import numpy as np
+
+    cuts = place.addressable_devices_indices_map(leaf.shape)
+    # A slice of a device's own would be a program for every place it is cut at.
+    source = leaf if place.is_fully_replicated else np.asarray(leaf)
+    parts = [
+        jax.device_put(source if place.is_fully_replicated else source[cut], device)
+        for device, cut in cuts.items()
+    ]
+    return jax.make_array_from_single_device_arrays(leaf.shape, place, parts)
+
+
+def _everywhere(leaves: list[Any]) -> list[Any]:
+    """Arrays that are spread over processes, whole on each device of their mesh."""
+    return _copy(leaves[0].sharding.mesh)(leaves)
+
+
+@functools.cache
+def _copy(mesh: Any) -> Any:
+    """A program that gathers arrays of a mesh on each of its devices."""
+    import jax
+
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.jit(lambda leaves: leaves, out_shardings=everywhere)
+
+
+def _data(leaf: Any) -> Any:
+    """An array of numbers: of a random key, its bits."""
+    import jax
+    import numpy as np
+
+    if not isinstance(leaf, jax.Array):
+        return np.asarray(leaf)
+    is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
+def _like(leaf: Any, data: Any) -> Any:
+    """What :func:`_data` was taken from, with other numbers."""
+    import jax
+
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+
+
+def gathered(*numbers: int) -> Any:
+    """Whole numbers of each process, on the way to all of them.
+
+    Args:
+      numbers: of this process, int32; every process gives as many.
+
+    Returns:
+      ``[processes, numbers]``; reading it waits for the others.
+    """
+    import jax
+    import numpy as np
+
+    mine = np.asarray([numbers], np.int32)
+    if processes() == 1:
+        return mine
+    first = {device.process_index: device for device in reversed(jax.devices())}
+    order = [first[process] for process in sorted(first)]
+    mesh = jax.sharding.Mesh(np.asarray(order), ("process",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("process"))
+    part = jax.device_put(mine, first[jax.process_index()])
+    together = jax.make_array_from_single_device_arrays((len(order), len(numbers)), split, [part])
+    return _everywhere([together])[0].addressable_data(0)
+
+
+# --- devices ----------------------------------------------------------------------------------
+
+
 def start(devices: int | None = None, most: int | None = None, cache: bool = False) -> None:
     """Set JAX up; to be called before anything of JAX runs, and harmless afterwards.
 
@@ -59,7 +300,8 @@ def start(devices: int | None = None, most: int | None = None, cache: bool = Fal
 
     Args:
       devices: virtual CPU devices; ``None`` for one a core.
-      most: devices that the work can use; more are not made unless asked for.
+      most: devices that the work can use, of all processes together; more are not made unless
+        asked for.
       cache: keep compiled programs in the user's cache folder.
 
     Raises:
@@ -76,12 +318,13 @@ def start(devices: int | None = None, most: int | None = None, cache: bool = Fal
         or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     )
     if asked is not None or not chosen:
-        count = asked or min(cores(), most or cores())
+        enough = -(-most // processes()) if most else cores()
+        count = asked or min(cores(), enough)
         try:
             jax.config.update("jax_num_cpu_devices", count)
         except RuntimeError:
             # In a notebook JAX may be running; what it has is used unless something else was asked.
-            found = jax.device_count("cpu")
+            found = jax.local_device_count("cpu")
             if asked is not None and found != asked:
                 raise ConfigError(
                     f"devices {asked}: JAX has already started with {found}; ask before it starts"
@@ -100,11 +343,12 @@ def _asked() -> int | None:
 
 
 def describe() -> str:
-    """The devices in words, such as ``2 x cpu``."""
+    """The devices in words, such as ``2 x cpu``, or ``4 x cpu, 2 processes``."""
     import jax
 
-    found = jax.devices()
-    return f"{len(found)} x {found[0].device_kind}"
+    found, several = jax.devices(), processes()
+    told = f"{len(found)} x {found[0].device_kind}"
+    return f"{told}, {several} processes" if several > 1 else told
 
 
 def memory() -> Memory:

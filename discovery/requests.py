@@ -42,6 +42,9 @@ class EvolveConfig:
     """Save and stop after this time."""
     devices: int | None = None
     """Virtual CPU devices; by default one a core."""
+    hosts: str = ""
+    """Other processes of this run: ADDRESS:PORT,COUNT,INDEX of this one; auto, for JAX to find out;
+    alone. By default as a launcher tells (SLURM, Open MPI, workers of a TPU)."""
     tensorboard: bool = False
     """Also write TensorBoard's event files."""
     wandb: bool = False

@@ -17,6 +17,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
+from discovery.config import ConfigError
+from discovery.devices import processes, put
 from discovery.inner.lifetime import Measure, Outcome, Task, World, live
 
 AXIS = "population"
@@ -59,9 +61,20 @@ def largest_divisor(count: int, most: int) -> int:
 
 
 def population_mesh(groups: int) -> Mesh:
-    """As many devices as share the groups evenly, on one axis."""
-    devices = jax.devices()
-    return Mesh(np.asarray(devices[: largest_divisor(groups, len(devices))]), (AXIS,))
+    """As many devices as share the groups evenly, on one axis; as many of each process.
+
+    Raises:
+      ConfigError: there are processes that would get none.
+    """
+    several = processes()
+    if groups % several:
+        raise ConfigError(
+            f"{groups} groups of lives do not spread evenly over {several} processes: lower "
+            "--group (--agents-group), or start another number of processes"
+        )
+    local = [jax.local_devices(process_index=process) for process in range(several)]
+    each = largest_divisor(groups // several, min(map(len, local)))
+    return Mesh(np.asarray([device for own in local for device in own[:each]]), (AXIS,))
 
 
 def bytes_of(program: Any, *arguments: Any) -> int:
@@ -155,7 +168,7 @@ def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -
         used = -(-size // group)
         count = np.int32(-(-used // mesh.size))
         # Another placement would be another program.
-        return *jax.device_put((source, hyper, full, measure), replicated), count
+        return *put((source, hyper, full, measure), replicated), count
 
     def run(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> Outcome:
         outcome = program(*arguments(source, hyper, lives, measure))

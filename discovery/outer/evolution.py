@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.config import ConfigError, EvolutionConfig, nearest
+from discovery.devices import home, put
 from discovery.inner.cohort import AXIS, Candidate, population_mesh
 from learned_objectives.base import Key, Theta
 
@@ -78,11 +79,6 @@ def strongly_typed(tree: PyTree) -> PyTree:
         return jax.lax.convert_element_type(leaf, jnp.asarray(leaf).dtype)
 
     return jax.tree.map(strong, tree)
-
-
-def home() -> jax.Device:
-    """The device where a search's state is kept and moved."""
-    return jax.local_devices()[0]
 
 
 def decayed(start: float, decay: float, floor: float, generation: Array) -> Array:
@@ -230,7 +226,7 @@ def paired(config: EvolutionConfig) -> Strategy:
             fresh_adam(mean, config.beta1, config.beta2, config.epsilon),
             jnp.zeros((), jnp.int32),
         )
-        return jax.device_put(strongly_typed(state), home())
+        return put(strongly_typed(state), home())
 
     def ask(state: Paired, key: Key) -> tuple[Source, Paired]:
         return Source(state.mean, sigma_of(config, state.generation), key), state
@@ -238,11 +234,11 @@ def paired(config: EvolutionConfig) -> Strategy:
     def tell(state: Paired, source: Source, weights: Float[Array, "M 2"]) -> Paired:
         differences = (weights[:, 0] - weights[:, 1]).reshape(groups, -1)
         everywhere = NamedSharding(mesh, PartitionSpec())
-        sums = group_sums(*jax.device_put((source, differences), everywhere), mesh)
+        sums = group_sums(*put((source, differences), everywhere), mesh)
         # A program for several devices is simplified otherwise than one for a single device, and
         # rounds otherwise: the rest is done on one, however many there are.
         scale = 1 / (2 * config.pairs * source.sigma)
-        return climb(state, jax.device_put(sums, home()), scale, rate_of(config, state.generation))
+        return climb(state, put(sums, home()), scale, rate_of(config, state.generation))
 
     def mean(state: Paired) -> Theta:
         return state.mean
@@ -362,7 +358,7 @@ def evosax(config: EvolutionConfig, like: Theta, windows: bool = False) -> Strat
                 opt_state=fresh_adam(inner.mean, config.beta1, config.beta2, config.epsilon)
             )
         state = Evosax(inner, jnp.zeros((), jnp.int32), key)
-        return jax.device_put(strongly_typed(state), home())
+        return put(strongly_typed(state), home())
 
     @jax.jit
     def ask(state: Evosax, key: Key) -> tuple[Whole, Evosax]:

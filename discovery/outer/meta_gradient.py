@@ -35,6 +35,7 @@ from discovery.config import (
     GradientConfig,
     LifeConfig,
 )
+from discovery.devices import home, put
 from discovery.inner.agent import make_network
 from discovery.inner.build import make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Cohort, bytes_of, make_cohort, population_mesh
@@ -48,7 +49,7 @@ from discovery.inner.lifetime import (
     learn,
     where,
 )
-from discovery.outer.evolution import at_rate, fresh_adam, home, outer_adam, strongly_typed
+from discovery.outer.evolution import at_rate, fresh_adam, outer_adam, strongly_typed
 from discovery.outer.persistent import (
     Agents,
     Newborn,
@@ -481,16 +482,16 @@ def make_gradient_search(config: Config) -> Search:
         ascent = Ascent(theta, fresh_adam(theta, g.meta_beta1, g.meta_beta2, g.meta_epsilon))
         one = jax.tree.map(lambda leaf: leaf[0], agents.life)
         state = SearchState(
-            strategy=jax.device_put(strongly_typed(ascent), home()),
-            key=jax.device_put(root_key(config.seed), home()),
-            generation=jax.device_put(jnp.zeros((), jnp.int32), home()),
-            agents=jax.device_put(strongly_typed(agents), split),
-            curriculum=jax.device_put(teacher.begin(task, player(one)), home()),
+            strategy=put(strongly_typed(ascent), home()),
+            key=put(root_key(config.seed), home()),
+            generation=put(jnp.zeros((), jnp.int32), home()),
+            agents=put(strongly_typed(agents), split),
+            curriculum=put(teacher.begin(task, player(one)), home()),
         )
         return state
 
     def step(state: SearchState) -> tuple[SearchState, dict[str, Array]]:
-        born, slots = jax.device_put((state.agents.ended, state.agents.slot), home())
+        born, slots = put((state.agents.ended, state.agents.slot), home())
         fresh, life_keys, teach_key, cut_key = draw_births(
             state.key, state.generation, world.env.sample_level, config.horizon, g.agents
         )
@@ -504,14 +505,14 @@ def make_gradient_search(config: Config) -> Search:
         newborn = Newborn(tasks, until, life_keys)
         theta = state.strategy.theta
         agents, told = everyone(
-            *jax.device_put((theta, hyper, weights), shared),
-            state.agents._replace(slot=jax.device_put(slots, split)),
-            jax.device_put(newborn, split),
+            *put((theta, hyper, weights), shared),
+            state.agents._replace(slot=put(slots, split)),
+            put(newborn, split),
         )
         rate = jnp.asarray(g.meta_rate, jnp.float32)
         ascent, metrics = climb(
             state.strategy,
-            jax.device_put(told, home()),
+            put(told, home()),
             rate,
             jnp.asarray(g.meta_clip, jnp.float32),
         )
@@ -519,7 +520,7 @@ def make_gradient_search(config: Config) -> Search:
         metrics["steps"] = (metrics.pop("updates") + g.agents) * batch
         metrics |= moved(theta, ascent.theta) | {"rate": rate} | taught
         if curriculum:
-            ended, counted, slots, params = jax.device_put(ends(agents), home())
+            ended, counted, slots, params = put(ends(agents), home())
             curriculum, learned = teacher.finish(curriculum, end_key, ended, counted, slots, params)
             metrics |= learned
         return SearchState(ascent, state.key, state.generation + 1, agents, curriculum), metrics
@@ -528,8 +529,8 @@ def make_gradient_search(config: Config) -> Search:
         fresh, life_keys, _, _ = draw_births(
             state.key, state.generation, world.env.sample_level, config.horizon, g.agents
         )
-        newborn = jax.device_put(Newborn(fresh, fresh.horizon, life_keys), split)
-        replicated = jax.device_put((state.strategy.theta, hyper, weights), shared)
+        newborn = put(Newborn(fresh, fresh.horizon, life_keys), split)
+        replicated = put((state.strategy.theta, hyper, weights), shared)
         return bytes_of(everyone, *replicated, state.agents, newborn)
 
     def theta_of(state: SearchState) -> Theta:

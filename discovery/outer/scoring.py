@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from discovery.config import HorizonConfig
+from discovery.devices import home, put
 from discovery.inner.cohort import Cohort, Lives
 from discovery.inner.lifetime import POINTS, Measure, Outcome, Task
-from discovery.outer.evolution import home
 from discovery.outer.tasks import spread_horizons
 from envs.base import Environment
 from envs.levels import level_set
@@ -28,7 +28,7 @@ def measure(kind: str) -> Measure:
 
 def lived(cohort: Cohort, source: PyTree, hyper: Any, lives: Lives, kind: str) -> Outcome:
     """Outcomes of lives, scored for a fitness, on one device: sums are then taken in one order."""
-    return jax.device_put(cohort.run(source, hyper, lives, measure(kind)), home())
+    return put(cohort.run(source, hyper, lives, measure(kind)), home())
 
 
 def fitness(outcome: Outcome, kind: str) -> Float[Array, " L"]:

@@ -20,10 +20,11 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from discovery.config import AgentConfig, Config, ConfigError, HorizonConfig, LifeConfig
+from discovery.devices import home, put
 from discovery.inner.build import make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Candidate, Cohort, make_cohort
 from discovery.inner.lifetime import POINTS, Task, World
-from discovery.outer.evolution import home, make_strategy, strongly_typed
+from discovery.outer.evolution import make_strategy, strongly_typed
 from discovery.outer.scoring import fitness, lived, make_validation, measure, signal
 from discovery.outer.shaping import SHAPINGS, coin_flip, tied
 from discovery.outer.tasks import paired_lives, sample_tasks
@@ -108,7 +109,7 @@ def make_search(config: Config) -> Search:
             generation=jnp.zeros((), jnp.int32),
             curriculum=teacher.begin(example_task(world.env), jnp.zeros(())),
         )
-        return jax.device_put(strongly_typed(state), home())
+        return put(strongly_typed(state), home())
 
     def step(state: SearchState) -> tuple[SearchState, dict[str, Array]]:
         noise_key, teach_key, fresh, streams = draw(

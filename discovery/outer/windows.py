@@ -24,11 +24,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.config import AgentConfig, Config, LifeConfig
+from discovery.devices import home, put
 from discovery.inner.build import make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Candidate, Cohort, bytes_of, make_cohort, population_mesh
 from discovery.inner.lifetime import Life, Task, World, birth, grow, is_finite, where
 from discovery.inner.rollout import episode_return
-from discovery.outer.evolution import home, make_strategy, strongly_typed
+from discovery.outer.evolution import make_strategy, strongly_typed
 from discovery.outer.persistent import (
     Agents,
     Newborn,
@@ -265,12 +266,12 @@ def make_window_search(config: Config) -> Search:
             generation=jnp.zeros((), jnp.int32),
             curriculum=teacher.begin(task, jnp.zeros(())),
         )
-        state = jax.device_put(strongly_typed(state), home())
+        state = put(strongly_typed(state), home())
         agents = strongly_typed(placeholders(born, task, 2 * e.pairs))
-        return state._replace(agents=jax.device_put(agents, split))
+        return state._replace(agents=put(agents, split))
 
     def step(state: SearchState) -> tuple[SearchState, dict[str, Array]]:
-        born, slots = jax.device_put((state.agents.ended[::2], state.agents.slot[::2]), home())
+        born, slots = put((state.agents.ended[::2], state.agents.slot[::2]), home())
         fresh, life_keys, teach_key, cut_key = draw_births(
             state.key, state.generation, world.env.sample_level, config.horizon, e.pairs
         )
@@ -282,31 +283,31 @@ def make_window_search(config: Config) -> Search:
         newborn, slots = both((Newborn(tasks, until, life_keys), slots))
         source, asked = strategy.ask(state.strategy, noise_key)
         agents, told = everyone(
-            *jax.device_put((source, hyper), shared),
-            state.agents._replace(slot=jax.device_put(slots, split)),
-            *jax.device_put((newborn, candidates(coin_key, e.pairs)), split),
+            *put((source, hyper), shared),
+            state.agents._replace(slot=put(slots, split)),
+            *put((newborn, candidates(coin_key, e.pairs)), split),
         )[0]
         agents, ended, at_end = closed(agents)
-        told, lived = jax.device_put((told, (agents.task, agents.life.n)), home())
+        told, lived = put((told, (agents.task, agents.life.n)), home())
         tasks, n = lived
 
         counts, vote = votes(tasks.horizon, n, told.updates, end_only, by_life)
         weights, metrics = judge(told.score, tasks.horizon, e.shaping, judge_key)
         after = strategy.tell(asked, source, weighed(weights, vote))
-        after = strategy.forget(after, jax.device_put(ended, home()))
+        after = strategy.forget(after, put(ended, home()))
 
         metrics |= reported(told.metrics)
         metrics |= moved(strategy.mean(state.strategy), strategy.mean(after))
         metrics |= strategy.numbers(state.strategy) | taught
         scored = jnp.where(both(counts), evaluation_steps(world, tasks), 0)
         metrics |= {
-            "ended": jax.device_put(at_end, home()).sum(),
+            "ended": put(at_end, home()).sum(),
             # Counted as what is needed: a group plays the episodes of all its agents.
             "steps": told.updates.sum() * batch,
             "evaluation_steps": scored.sum(),
         }
         if curriculum:
-            of_lives = jax.device_put((ended, at_end, agents.slot[::2]), home())
+            of_lives = put((ended, at_end, agents.slot[::2]), home())
             curriculum, learned = teacher.finish(
                 curriculum, end_key, *of_lives, of_pairs(told.score)
             )
@@ -320,9 +321,9 @@ def make_window_search(config: Config) -> Search:
         newborn = both(Newborn(fresh, fresh.horizon, life_keys))
         return bytes_of(
             everyone,
-            *jax.device_put((strategy.still(theta(state)), hyper), shared),
+            *put((strategy.still(theta(state)), hyper), shared),
             state.agents,
-            *jax.device_put((newborn, candidates(key, e.pairs)), split),
+            *put((newborn, candidates(key, e.pairs)), split),
         )
 
     def theta(state: SearchState) -> Theta:

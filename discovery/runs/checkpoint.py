@@ -1,11 +1,16 @@
 """The whole search state on disk, verified leaf by leaf when it is read.
 
-Orbax writes a checkpoint under a temporary name and renames it, so one that has its name is
-complete. It does not notice a flipped bit: beside the state every checkpoint therefore holds a
-manifest with a SHA-256 of each leaf and of itself. ::
+A checkpoint is written under a temporary name and renamed, so one that has its name is complete.
+Orbax does not notice a flipped bit: beside the state every checkpoint therefore holds a manifest
+with a SHA-256 of each leaf and of itself, and a seal with a SHA-256 of each file. ::
 
-    checkpoints/50/state/     the arrays (Orbax)
-    checkpoints/50/meta/      manifest of the leaves, and the host's own progress (JSON)
+    checkpoints/50/state/      the arrays (Orbax)
+    checkpoints/50/meta/       manifest of the leaves, and the host's own progress (JSON)
+    checkpoints/50/seal.json   size and SHA-256 of every file of these two
+
+The arrays are those of the host, a key as its bits: where they stood is no part of them, so that
+any number of processes and devices can go on. Where there are several processes, each reads by
+itself and one writes.
 
 JAX and Orbax are imported by the functions that need them.
 """
@@ -16,6 +21,7 @@ import gc
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 import traceback
@@ -24,10 +30,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from discovery.runs.errors import CheckpointError, first_line
+from learned_objectives.library import write_whole
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no seal, and arrays that knew their devices; it can still be read by one process."""
 ASIDE = "set-aside"
 REMOVED = ".removed"
+WRITING = ".writing"
+SEAL = "seal.json"
 
 
 class Restored(NamedTuple):
@@ -95,9 +105,8 @@ def save(
     Raises:
       CheckpointError: it could not be written; those before it are untouched.
     """
-    import orbax.checkpoint as ocp
-
-    path = folder.resolve() / str(generation)
+    path = folder / str(generation)
+    host = on_host(state)
     meta = sealed(
         {
             "format": FORMAT,
@@ -107,22 +116,128 @@ def save(
         }
     )
     if path.exists():
-        raise CheckpointError(f"{folder / str(generation)} exists; it is not written over")
+        raise CheckpointError(f"{path} exists; it is not written over")
 
     def write() -> None:
+        import orbax.checkpoint as ocp
+
         folder.mkdir(parents=True, exist_ok=True)
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as store:
+        unnamed = folder.resolve() / f"{generation}{WRITING}"
+        with _store() as store:
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                state=ocp.args.PyTreeSave(host), meta=ocp.args.JsonSave(meta)
             )
-            store.save(path, args=items)
+            store.save(unnamed, args=items)
+        _seal(unnamed)
+        unnamed.rename(path)
+        _sync(folder)
 
     _sweep(folder)
     _, problem = _attempt(write)
     if problem:
-        raise CheckpointError(f"cannot write checkpoint {folder / str(generation)}: {problem}")
+        raise CheckpointError(f"cannot write checkpoint {path}: {problem}")
     _prune(folder, keep)
-    return folder / str(generation)
+    return path
+
+
+def _store() -> Any:
+    """Orbax, by this process alone: it would otherwise wait for all others at every step."""
+    import orbax.checkpoint as ocp
+
+    from discovery import devices
+
+    alone: dict[str, Any] = {}
+    if devices.processes() > 1:
+        me = devices.index()
+        alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"kairos{me}"
+        )
+    # A file for every array, so that a damaged file names its leaf.
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(**alone),
+        state=ocp.PyTreeCheckpointHandler(use_ocdbt=False, **alone),
+        meta=ocp.JsonCheckpointHandler(**alone),
+    )
+    return ocp.Checkpointer(handler, **alone)
+
+
+def on_host(state: Any) -> Any:
+    """A tree of arrays as arrays of NumPy, each key as its bits."""
+    import jax
+
+    return jax.tree.map(_bits, state)
+
+
+def _bits(leaf: Any) -> Any:
+    import jax
+    import numpy as np
+
+    is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    data = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return np.ascontiguousarray(data).reshape(data.shape)  # of a scalar it would make a vector
+
+
+def next_best(folder: Path, before: int) -> int | None:
+    """The newest checkpoint before a generation of which no file differs from its seal."""
+    older = [generation for generation in complete(folder)[0] if generation < before]
+    sound = [generation for generation in older if not broken(folder / str(generation))]
+    # Those of earlier versions have no seal: whether they are whole is known once they are read.
+    unsealed = [
+        generation for generation in older if not (folder / str(generation) / SEAL).exists()
+    ]
+    return next(iter([*sound, *unsealed]), None)
+
+
+# --- the seal ---------------------------------------------------------------------------------
+
+
+def _seal(path: Path) -> None:
+    """Write down every file of a checkpoint; from then on a byte that differs is noticed."""
+    files = {
+        file.relative_to(path).as_posix(): [file.stat().st_size, _file_digest(file)]
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != SEAL
+    }
+    write_whole(path / SEAL, (json.dumps(sealed({"files": files}), indent=2) + "\n").encode())
+
+
+def broken(path: Path) -> str:
+    """What differs from the seal of a checkpoint, in words; nothing if all is as it was written.
+
+    Example:
+      ``state/d/3f: expected 812 bytes, found 400``
+    """
+    try:
+        seal = json.loads((path / SEAL).read_bytes())
+        if sealed(seal)["sha256"] != seal["sha256"]:
+            return f"{SEAL}: its SHA-256 differs"
+        for name, (size, digest) in seal["files"].items():
+            file = path / name
+            if not file.is_file():
+                return f"{name}: expected a file, found none"
+            if file.stat().st_size != size:
+                return f"{name}: expected {size} bytes, found {file.stat().st_size}"
+            if (found := _file_digest(file)) != digest:
+                return f"{name}: expected SHA-256 {digest[:12]}, found {found[:12]}"
+    except OSError as error:
+        return f"{SEAL if error.filename is None else Path(error.filename).name}: {error.strerror}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return f"{SEAL}: {first_line(error)}"
+    return ""
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _prune(folder: Path, keep: int) -> None:
@@ -139,7 +254,7 @@ def _prune(folder: Path, keep: int) -> None:
 def _sweep(folder: Path) -> None:
     """Remove what kills left behind."""
     for entry in folder.iterdir() if folder.is_dir() else []:
-        if entry.suffix in (REMOVED, ".orbax-checkpoint-tmp"):
+        if entry.suffix in (REMOVED, WRITING, ".orbax-checkpoint-tmp"):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -189,7 +304,13 @@ def restore(folder: Path, abstract: Any, generation: int | None = None) -> Resto
     meta = _read_meta(path, chosen)
     expected = [Leaf(**leaf) for leaf in meta["leaves"]]
     _check_shapes(path, chosen, expected, abstract)
-    state = _read_state(path, chosen, abstract)
+    sealed_too = meta["format"] > 1
+    if sealed_too and (problem := broken(path)):
+        name, _, what = problem.partition(": ")
+        leaf = next((leaf.path for leaf in expected if name.startswith(_folder(leaf))), "")
+        told = f"leaf {leaf}: {what}" if leaf else what
+        raise CheckpointError(f"{path / name} is damaged: {told}", chosen)
+    state = _read_state(path, chosen, abstract, sealed_too)
     for want, have in zip(expected, manifest(state), strict=True):
         if want != have:
             raise CheckpointError(
@@ -200,12 +321,43 @@ def restore(folder: Path, abstract: Any, generation: int | None = None) -> Resto
     return Restored(chosen, state, meta["progress"], notes)
 
 
+def _folder(leaf: Leaf) -> str:
+    """Where the files of a leaf are."""
+    return f"state/{leaf.path.replace('/', '.')}/"
+
+
+def _plain(abstract: Any) -> Any:
+    """Shapes and types of an abstract tree on the host, a key as its bits."""
+    import jax
+
+    def plain(leaf: Any) -> Any:
+        bare = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.eval_shape(jax.random.key_data, bare) if is_key else bare
+
+    return jax.tree.map(plain, abstract)
+
+
+def _placed(state: Any, abstract: Any) -> Any:
+    """Arrays of the host where an abstract tree wants them."""
+    import jax
+
+    from discovery.devices import put
+
+    def placed(leaf: Any, wanted: Any) -> Any:
+        if jax.numpy.issubdtype(wanted.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.wrap_key_data(jax.numpy.asarray(leaf), impl="threefry2x32")
+        return put(leaf, wanted.sharding)
+
+    return jax.tree.map(placed, state, abstract)
+
+
 def _read(path: Path, **items: Any) -> tuple[Any, str]:
     """Items of a checkpoint, or what is wrong with them."""
     import orbax.checkpoint as ocp
 
     def read() -> Any:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as store:
+        with _store() as store:
             return store.restore(path.resolve(), args=ocp.args.Composite(**items))
 
     return _attempt(read)
@@ -221,42 +373,44 @@ def _read_meta(path: Path, generation: int) -> dict[str, Any]:
     meta = items.meta
     if not isinstance(meta, dict) or sealed(meta)["sha256"] != meta.get("sha256"):
         raise CheckpointError(f"{path / 'meta'} is damaged: its SHA-256 differs", generation)
-    if meta.get("format") != FORMAT:
+    if meta.get("format") not in range(1, FORMAT + 1):
         raise CheckpointError(
-            f"{path / 'meta'} has format {meta.get('format')}, expected {FORMAT}", generation
+            f"{path / 'meta'} has format {meta.get('format')}, expected {FORMAT}: "
+            "it is of another version of Kairos",
+            generation,
+        )
+    if meta["generation"] != generation:
+        raise CheckpointError(
+            f"{path} is another checkpoint: expected generation {generation}, "
+            f"found {meta['generation']}",
+            generation,
         )
     return meta
 
 
-def _read_state(path: Path, generation: int, abstract: Any) -> Any:
-    """The state; where it cannot be read, leaf after leaf, to name the first that cannot."""
+def _read_state(path: Path, generation: int, abstract: Any, plain: bool) -> Any:
+    """The state, placed as an abstract tree says; ``plain`` if its arrays are those of the host."""
     import jax
+    import numpy as np
     import orbax.checkpoint as ocp
 
-    def read(tree: Any) -> tuple[Any, str]:
-        # Partial, because Orbax would also compare parts that hold no leaf: a state may have more
-        # of these than when it was written. A leaf that is not there is then left as it was asked.
-        how = ocp.checkpoint_utils.construct_restore_args(tree)
-        args = ocp.args.PyTreeRestore(tree, restore_args=how, partial_restore=True)
-        items, problem = _read(path, state=args)
-        leaves = [] if problem else jax.tree.leaves(items.state)
-        missing = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
-        return items, "it is not there" if missing else problem
-
-    items, whole = read(abstract)
-    if not whole:
-        return items.state
-    for place, _ in jax.tree_util.tree_flatten_with_path(abstract)[0]:
-        part = jax.tree_util.tree_map_with_path(
-            lambda p, leaf, place=place: leaf if p == place else ocp.PLACEHOLDER, abstract
-        )
-        _, problem = read(part)
-        if problem:
-            raise CheckpointError(
-                f"{path / 'state'} is damaged: leaf {_name(place)} cannot be read ({problem})",
-                generation,
-            )
-    raise CheckpointError(f"{path / 'state'} is damaged: {whole}", generation)
+    if plain:
+        wanted = _plain(abstract)
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    else:
+        wanted, how = abstract, ocp.checkpoint_utils.construct_restore_args(abstract)
+    # Partial, because Orbax would also compare parts that hold no leaf: a state may have more of
+    # these than when it was written. A leaf that is not there is then left as it was asked.
+    items, problem = _read(
+        path, state=ocp.args.PyTreeRestore(wanted, restore_args=how, partial_restore=True)
+    )
+    if not problem:
+        for place, leaf in jax.tree_util.tree_flatten_with_path(items.state)[0]:
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                problem = f"leaf {_name(place)} is not there"
+    if problem:
+        raise CheckpointError(f"{path / 'state'} is damaged: {problem}", generation)
+    return _placed(items.state, abstract) if plain else items.state
 
 
 def _check_shapes(path: Path, generation: int, expected: list[Leaf], abstract: Any) -> None:
@@ -288,12 +442,10 @@ def _kind(leaf: Leaf) -> str:
 def manifest(state: Any) -> list[Leaf]:
     """Path, dtype, shape, bytes and SHA-256 of every leaf of a tree, in the tree's order."""
     import jax
-    import numpy as np
 
     leaves = []
     for place, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        data = np.ascontiguousarray(jax.random.key_data(leaf) if is_key else leaf)
+        data = _bits(leaf)
         leaves.append(
             Leaf(
                 path=_name(place),

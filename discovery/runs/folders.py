@@ -11,7 +11,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,24 +196,26 @@ def load_config(folder: Path) -> Config:
     return from_dict(read_json(path), source=str(path))
 
 
-def reopen(folder: Path, asked: Config | None, generation: int | None = None) -> Reopened:
+def reopen(
+    folder: Path, asked: Config | None, generation: int | None = None, write: bool = True
+) -> Reopened:
     """The configuration to go on with, and what differs from when the run began.
 
     Args:
       folder: of the run.
       asked: a configuration that may differ in ``generations`` only; ``None`` for the saved one.
       generation: of the checkpoint to go on from; ``None`` for the newest.
+      write: another number of generations down.
 
     Raises:
       ConfigError: another field differs, or there are fewer generations than there were.
     """
     saved = load_config(folder)
     config = asked or saved
-    changed = [name for name in differences(saved, config) if name != "generations"]
-    if changed:
+    other = [name for name in differences(saved, config) if name != "generations"]
+    if other:
         raise ConfigError(
-            f"{folder} cannot go on with another {', '.join(changed)}: "
-            "only --generations may change"
+            f"{folder} cannot go on with another {', '.join(other)}: only --generations may change"
         )
     check(config)
     check_names(config)
@@ -226,7 +228,8 @@ def reopen(folder: Path, asked: Config | None, generation: int | None = None) ->
     if config.generations != saved.generations:
         notes.append(f"generations: {config.generations} instead of {saved.generations}")
         try:
-            write_json(folder / CONFIG, to_dict(config))
+            if write:
+                write_json(folder / CONFIG, to_dict(config))
         except OSError as error:
             raise ConfigError(f"cannot write {folder}: {error.strerror}") from None
     return Reopened(config, notes)
@@ -234,11 +237,16 @@ def reopen(folder: Path, asked: Config | None, generation: int | None = None) ->
 
 def differences(a: Config, b: Config) -> list[str]:
     """Names of the fields in which two configurations differ, as the command line calls them."""
-    left, right = _flat(to_dict(a)), _flat(to_dict(b))
-    return [name for name in left if left[name] != right[name]]
+    return changed(to_dict(a), to_dict(b))
 
 
-def _flat(data: dict[str, Any]) -> dict[str, Any]:
+def changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Fields that two configurations, as plain data, both have and in which they differ."""
+    left, right = _flat(a), _flat(b)
+    return [name for name in left if name in right and left[name] != right[name]]
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in data.items():
         out |= _flat(value) if isinstance(value, dict) else {name: value}
@@ -309,6 +317,14 @@ def read_json(path: Path) -> Any:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
+
+
+def last_words(folder: Path) -> str:
+    """What is safe of a run that nothing of its own can tell of any more."""
+    saved = checkpoint.latest(folder / CHECKPOINTS)
+    if saved is None:
+        return f"another process was lost; no checkpoint yet; begin again with: {words(folder)}"
+    return f"another process was lost; generation {saved} is saved; go on with: {words(folder)}"
 
 
 def words(folder: str | os.PathLike[str], **flags: Any) -> str:

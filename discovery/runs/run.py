@@ -4,13 +4,15 @@ One jitted generation at a time; metrics are read one generation behind, so that
 waits for the host. A *chunk* (``log_every`` generations) is only how often the mean is validated
 and a line is written.
 
-JAX is imported once ``config.json`` and ``versions.json`` are on disk.
+JAX is imported once ``config.json`` and ``versions.json`` are on disk; of several processes, once
+they have found each other. Each of them steps the same search, and the first alone writes.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 import traceback
 from collections import deque
@@ -23,12 +25,12 @@ from typing import Any
 from rich.console import Console
 
 from discovery import devices
-from discovery.config import Config, ConfigError, check_minutes, population, to_dict
+from discovery.config import Config, ConfigError, check, check_minutes, population, to_dict
 from discovery.runs import checkpoint, folders, logs
 from discovery.runs.chunk import numbers, reduced
 from discovery.runs.errors import REFUSALS, CheckpointError, Interrupted, RunError, first_line
 from discovery.runs.memory import needed
-from discovery.runs.stop import Stop, Stopped
+from discovery.runs.stop import REASONS, Stop, Stopped
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def evolve(
     quiet: bool = False,
     console: Console | None = None,
     devices: int | None = None,
+    hosts: str = "",
     cache: bool = False,
     tensorboard: bool = False,
     wandb: bool = False,
@@ -81,6 +84,9 @@ def evolve(
       quiet: print nothing.
       console: where to print, by default standard output.
       devices: virtual CPU devices, by default one a core; only before JAX has started.
+      hosts: where the other processes of this run are, see ``discovery.devices.parse_hosts``; by
+        default as a launcher tells. Each of them makes this same call, and an error ends them all:
+        it is printed and the process left, since none can go on alone.
       cache: keep compiled programs in the user's cache folder.
       tensorboard: also write TensorBoard's event files.
       wandb: also log to Weights & Biases.
@@ -108,53 +114,146 @@ def evolve(
     if resume is None:
         if config is None:
             raise ConfigError("nothing to search: give a configuration, or a run to go on with")
+        check(config)
         where = Path(out) if out else folders.default(config)
-        folders.check_ready(config, where, overwrite)
     else:
         where = Path(resume)
         if out is not None and Path(out) != where:
             raise ConfigError(f"a run goes on where it is: leave --out out, or copy {where} first")
         if not where.is_dir():
             raise ConfigError(f"there is no run folder {where}")
-    with ExitStack() as stack:
-        screen = stack.enter_context(logs.Screen(quiet, console))
+    several, first = _join(hosts, devices)
+    quiet = quiet or not first
+    try:
+        with ExitStack() as stack:
+            screen = stack.enter_context(logs.Screen(quiet, console))
+            config, notes = _agreed(
+                lambda: _opened(stack, where, config, resume, from_generation, overwrite)
+            )
+            stop = stack.enter_context(Stop(quiet))
+            host = _Host(where, config, screen, stop, resume is not None, several, first)
+            stack.callback(host.close)
+            host.deadline = math.inf if max_minutes is None else began + 60 * max_minutes
+            for note in notes:
+                screen.line(note)
+            try:
+                host.open(make, devices, cache, from_generation)
+            except REFUSALS:
+                if resume is None and first:
+                    folders.abandon(where)
+                raise
+            if tensorboard and first:
+                host.sinks.append(logs.TensorBoard(where, host.generation))
+            if wandb and first:
+                host.sinks.append(logs.WeightsAndBiases(where, to_dict(config)))
+            return host.run()
+    except BaseException as error:
+        if several:
+            _leave(error)
+        raise
+
+
+# --- many processes ---------------------------------------------------------------------------
+
+
+def _join(hosts: str, count: int | None) -> tuple[bool, bool]:
+    """Whether there are several processes, and whether this is the one that writes."""
+    several = devices.join(hosts, count)
+    return several, devices.index() == 0
+
+
+def _opened(
+    stack: ExitStack,
+    where: Path,
+    config: Config | None,
+    resume: Any,
+    generation: int | None,
+    overwrite: bool,
+) -> tuple[Config, list[str]]:
+    """What to run, with its folder locked, begun or reopened by the process that writes."""
+    first = devices.index() == 0
+    if resume is not None:
+        if first:
+            stack.enter_context(folders.lock(where))
+        return folders.reopen(where, config, generation, write=first)
+    assert config is not None
+    if first:
+        folders.check_ready(config, where, overwrite)
         stack.enter_context(folders.lock(where))
-        if resume is None:
-            assert config is not None
-            folders.begin(where, config)
-            notes: list[str] = []
-        else:
-            config, notes = folders.reopen(where, config, from_generation)
-        stop = stack.enter_context(Stop(quiet))
-        host = _Host(where, config, screen, stop, resumed=resume is not None)
-        stack.callback(host.close)
-        host.deadline = math.inf if max_minutes is None else began + 60 * max_minutes
-        for note in notes:
-            screen.line(note)
-        try:
-            host.open(make, devices, cache, from_generation)
-        except REFUSALS:
-            if resume is None:
-                folders.abandon(where)
-            raise
-        if tensorboard:
-            host.sinks.append(logs.TensorBoard(where, host.generation))
-        if wandb:
-            host.sinks.append(logs.WeightsAndBiases(where, to_dict(config)))
-        return host.run()
+        folders.begin(where, config)
+    else:
+        folders.check_names(config)
+    return config, []
+
+
+def _agreed(work: Callable[[], tuple[Config, list[str]]]) -> tuple[Config, list[str]]:
+    """The result of work that any of several processes may refuse; then all do."""
+    if devices.processes() == 1:
+        return work()
+    refusal, result = None, None
+    try:
+        result = work()
+    except REFUSALS as error:
+        refusal = error
+    refused = devices.gathered(int(refusal is not None))[:, 0]
+    if refusal is not None:
+        raise refusal
+    if refused.any():
+        raise ConfigError(f"process {int(refused.argmax())} refused, and says why")
+    assert result is not None
+    return result
+
+
+def _leave(error: BaseException) -> None:
+    """End this process of several with one line; the way out that JAX knows waits for all."""
+    status = getattr(error, "status", None)
+    if not isinstance(status, int):
+        status = 2 if isinstance(error, REFUSALS) else 1
+    who = f"process {devices.index()} of {devices.processes()}"
+    ours = isinstance(error, (RunError, *REFUSALS))
+    text = " ".join(str(error).split()) if ours else f"{type(error).__name__}: {first_line(error)}"
+    print(f"kairos: {who}: {text}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if devices.index() == 0:
+        time.sleep(_LAST_S)
+    os._exit(status)
+
+
+_LAST_S = 2.0
+"""JAX aborts the other processes once the first is gone: time for them to leave by themselves."""
+_LOST = (
+    "gloo",
+    "connection closed",
+    "connection reset",
+    "unavailable",
+    "heartbeat",
+    "coordination",
+)
+"""What an error says, in small letters, that comes of another process's end."""
 
 
 class _Host:
     """One session of a run: what the loop needs between two generations."""
 
     def __init__(
-        self, where: Path, config: Config, screen: logs.Screen, stop: Stop, resumed: bool
+        self,
+        where: Path,
+        config: Config,
+        screen: logs.Screen,
+        stop: Stop,
+        resumed: bool,
+        several: bool,
+        first: bool,
     ) -> None:
         self.where = where
         self.config = config
         self.screen = screen
         self.stop = stop
         self.resumed = resumed
+        self.several = several
+        """There are other processes, which take every step that this one takes."""
+        self.first = first
+        """This process writes."""
         self.deadline = math.inf
         self.sinks: list[logs.Sink] = []
         self.search: Any = None
@@ -165,6 +264,10 @@ class _Host:
         """Generations begun; ``state`` is what the last of them gives."""
         self.waiting: deque[Mapping[str, Any]] = deque()
         """Numbers of generations begun and not read."""
+        self.asked: deque[Any] = deque()
+        """Of several processes, what asked them to stop when those generations were begun."""
+        self.agreed: Stopped = ""
+        """What asked one of several processes to stop, once all have heard of it."""
         self.score: float | None = None
         self.saved: int | None = None
         """Generation of the newest checkpoint on disk."""
@@ -216,8 +319,6 @@ class _Host:
             found = self._restore(abstract, from_generation)
             if found is None:
                 self.screen.line("no complete checkpoint yet: beginning from the configuration")
-                for note in checkpoint.set_aside(self.where / folders.CHECKPOINTS, -1):
-                    self.screen.line(note)
         if found is not None:
             self.state = strongly_typed(found.state)
             self.generation = self.sent = self.saved = found.generation
@@ -228,6 +329,8 @@ class _Host:
                 self.screen.line(note)
             self.screen.line(f"going on from generation {found.generation}")
         self._check_memory()
+        if not self.first:
+            return
         for note in folders.note_machine(self.where, self.generation if self.resumed else None):
             self.screen.line(note)
         path = self.where / folders.METRICS
@@ -241,16 +344,37 @@ class _Host:
         try:
             found = checkpoint.restore(store, abstract, generation)
         except CheckpointError as error:
-            older = [g for g in checkpoint.complete(store)[0] if g < (error.generation or 0)]
-            if not older:
+            older = checkpoint.next_best(store, error.generation or 0)
+            if older is None:
                 raise
-            command = folders.words(self.where, from_generation=older[0])
+            command = folders.words(self.where, from_generation=older)
             raise CheckpointError(
                 f"{error}; to go on from the one before it: {command}", error.generation
             ) from error
+        reached = -1 if found is None else found.generation
         if found is not None:
-            found.notes.extend(checkpoint.set_aside(store, found.generation))
+            self._check_origin(found)
+        if len(set(devices.gathered(reached)[:, 0].tolist())) > 1:
+            raise RunError(
+                f"the processes do not find the same checkpoints in {store}: a run folder has to "
+                "be where all of them can read it"
+            )
+        # Only now: none of the others still reads there.
+        for note in checkpoint.set_aside(store, reached) if self.first else []:
+            self.screen.line(note)
         return found
+
+    def _check_origin(self, found: checkpoint.Restored) -> None:
+        """Refuse a checkpoint that a search of another configuration has written."""
+        saved = found.progress.get("config")
+        if not isinstance(saved, dict):  # of an earlier version
+            return
+        other = [n for n in folders.changed(saved, to_dict(self.config)) if n != "generations"]
+        if other:
+            path = self.where / folders.CHECKPOINTS / str(found.generation)
+            raise CheckpointError(
+                f"{path} is of a search with another {', '.join(other)}", found.generation
+            )
 
     def _check_memory(self) -> None:
         """Say what a generation takes and what there is, before anything is allocated."""
@@ -274,7 +398,7 @@ class _Host:
     def run(self) -> Run:
         """Step to the last generation, or until something stops it."""
         self.guard(self._loop)
-        if not self.stopped:
+        if not self.stopped and self.first:
             self.guard(self._finish)
         self.screen.stop()
         if self.stopped:
@@ -301,6 +425,12 @@ class _Host:
         """Why the loop ended before the last generation, if it did."""
         if self.generation >= self.config.generations:
             return ""
+        if self.several:
+            return self.agreed
+        return self._asked_to_stop()
+
+    def _asked_to_stop(self) -> Stopped:
+        """What asks this process to stop."""
         if self.stop.reason:
             return self.stop.reason
         return "minutes" if time.monotonic() >= self.deadline else ""
@@ -321,6 +451,10 @@ class _Host:
         except Exception as error:
             if "RESOURCE_EXHAUSTED" in str(error):
                 raise RunError(self._out_of_memory(error)) from error
+            if self.several and any(word in str(error).lower() for word in _LOST):
+                raise RunError(
+                    f"another process was lost ({first_line(error)}); {self.safe()}"
+                ) from error
             raise RunError(
                 f"stopped by {type(error).__name__}: {first_line(error)}; "
                 f"{self._whole(error)}; {self.safe()}"
@@ -382,16 +516,21 @@ class _Host:
             self.save()
 
     def _leaving(self) -> bool:
-        return bool(self.stop.reason) or time.monotonic() >= self.deadline
+        return bool(self.agreed if self.several else self._asked_to_stop())
 
     def _send(self) -> None:
         """Begin a generation; returns before its numbers are known."""
+        if self.several:
+            self.asked.append(devices.gathered(REASONS.index(self._asked_to_stop())))
         self.state, metrics = self.search.step(self.state)
         self.sent += 1
         self.waiting.append(metrics)
 
     def _record(self, metrics: Mapping[str, Any]) -> None:
         """Wait for the numbers of a generation, and refuse one of which nothing is finite."""
+        if self.several:
+            # Read at the same place by all, so that all leave at the same generation.
+            self.agreed = REASONS[int(self.asked.popleft().max())]
         row = numbers(metrics)
         self.generation += 1
         self.pending.append(row)
@@ -440,6 +579,10 @@ class _Host:
     def save(self) -> None:
         """Write a checkpoint of this generation, and everything told before it."""
         assert self.sent == self.generation, "a generation begun is not a generation known"
+        state = self._whole_state()
+        if not self.first:
+            self.saved = self.generation
+            return
         for sink in self.sinks:
             sink.sync()
         if self.config.curriculum.curriculum != "none":
@@ -451,13 +594,33 @@ class _Host:
             checkpoint.save(
                 self.where / folders.CHECKPOINTS,
                 self.generation,
-                self.state,
-                {"pending": self.pending, "steps": self.steps, "seconds": self._elapsed()},
+                state,
+                {
+                    "pending": self.pending,
+                    "steps": self.steps,
+                    "seconds": self._elapsed(),
+                    "config": to_dict(self.config),
+                },
                 keep=self.config.keep_checkpoints,
             )
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {self.safe()}") from error
         self.saved = self.generation
+
+    def _whole_state(self) -> Any:
+        """The state, gathered where it is spread over processes, of which none may differ."""
+        if not self.several:
+            return self.state
+        state = devices.put(self.state, devices.home())
+        leaves = checkpoint.manifest(state)
+        told = devices.gathered(*(int(leaf.sha256[:7], 16) for leaf in leaves))
+        for leaf, digests in zip(leaves, told.T, strict=True):
+            if len(set(digests.tolist())) > 1:
+                raise RunError(
+                    f"generation {self.generation}: the processes disagree about leaf {leaf.path}: "
+                    f"they have to run the same versions on machines of one kind; {self.safe()}"
+                )
+        return state
 
     # --- the end ------------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Stopped = Literal["", "minutes", "interrupt", "terminate"]
 """What stopped a run before its last generation; empty if nothing did."""
+REASONS: tuple[Stopped, ...] = get_args(Stopped)
+"""Numbered, from nothing to the strongest."""
 
 
 class Stop:

@@ -64,4 +64,4 @@ def compiled() -> Callable[[], AbstractContextManager[list[str]]]:
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made in this test sees one device."""
     only = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *backend: only)
+    monkeypatch.setattr(jax, "local_devices", lambda **which: only)

@@ -145,38 +145,39 @@ def test_an_older_one_can_be_chosen(store: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_damage_is_named_or_harmless(
+def test_every_damage_is_named(
     store: Path,
     damage: str,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    wanted, true = abstract(state_at(0)), state_at(5)
-    named = []
+    wanted, named = abstract(state_at(0)), []
     for path in sorted(p for p in (store / "5").rglob("*") if p.is_file()):
         whole = path.read_bytes()
+        if not whole and damage != "gone":
+            continue
         middle = len(whole) // 2
         if damage == "flip":
-            flipped = bytes([whole[middle] ^ 4]) if whole else b""
-            path.write_bytes(whole[:middle] + flipped + whole[middle + 1 :])
+            path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :])
         elif damage == "cut":
             path.write_bytes(whole[:middle])
         else:
             path.unlink()
-        try:
-            found = checkpoint.restore(store, wanted)
-        except CheckpointError as error:
-            assert str(error).startswith(f"{store}/5/"), error
-            assert "\n" not in str(error)
-            assert error.generation == 5
-            named.append(str(error))
-        else:
-            assert found is not None
-            assert_same(found.state, true)
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.restore(store, wanted)
+        assert str(caught.value).startswith(f"{store}/5/"), caught.value
+        assert "\n" not in str(caught.value)
+        assert caught.value.generation == 5
+        named.append(str(caught.value))
+        assert checkpoint.broken(store / "5"), path
+        assert checkpoint.next_best(store, 9) == 0
         path.write_bytes(whole)
-    # The big file of arrays, the manifest and Orbax's index are each missed.
+    assert checkpoint.next_best(store, 9) == 5
+    # The big file of arrays, the manifest and what nobody reads are each missed.
     assert any(f"{store}/5/meta is damaged" in line for line in named)
-    assert any("/5/state is damaged: leaf theta/wide" in line for line in named)
+    wide = "/5/state/theta.wide/0.0 is damaged: leaf theta/wide: expected"
+    assert any(wide in line for line in named)
+    assert any("/5/_CHECKPOINT_METADATA is damaged: expected" in line for line in named)
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
 
@@ -187,6 +188,9 @@ def test_a_flip_that_the_store_does_not_notice(store: Path) -> None:
     checkpoint.save(store, 5, state_at(6))
     true = (store / "true" / "meta" / "metadata").read_text()
     (store / "5" / "meta" / "metadata").write_text(true)
+    with pytest.raises(CheckpointError, match="5/meta/metadata is damaged: expected "):
+        checkpoint.restore(store, abstract(state_at(0)))
+    checkpoint._seal(store / "5")
     with pytest.raises(
         CheckpointError,
         match=r"5/state is damaged: leaf theta/wide: expected float32\[200, 500\] with SHA-256 "
@@ -203,7 +207,17 @@ def test_a_changed_manifest_is_noticed(store: Path) -> None:
     with pytest.raises(CheckpointError, match="5/meta is damaged: its SHA-256 differs"):
         checkpoint.restore(store, abstract(state_at(0)))
     path.write_text(json.dumps(checkpoint.sealed(meta | {"format": 99})))
-    with pytest.raises(CheckpointError, match="has format 99, expected 1"):
+    with pytest.raises(
+        CheckpointError, match="has format 99, expected 2: it is of another version"
+    ):
+        checkpoint.restore(store, abstract(state_at(0)))
+
+
+def test_a_checkpoint_under_the_name_of_another(store: Path) -> None:
+    (store / "5").rename(store / "7")
+    with pytest.raises(
+        CheckpointError, match=r"another checkpoint: expected generation 7, found 5"
+    ):
         checkpoint.restore(store, abstract(state_at(0)))
 
 
@@ -280,11 +294,15 @@ def test_a_state_may_have_gained_parts_without_leaves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["theta", "key"])
 def test_a_leaf_that_the_store_forgot_is_named(store: Path, name: str) -> None:
+    """Under a seal that knows no better."""
     path = store / "5" / "state" / "_METADATA"
     index = json.loads(path.read_text())
     gone = [leaf for leaf in index["tree_metadata"] if leaf.startswith(f"('{name}'")]
     del index["tree_metadata"][gone[-1]]
     path.write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"5/state/_METADATA is damaged: expected \d+ bytes"):
+        checkpoint.restore(store, abstract(state_at(0)))
+    checkpoint._seal(store / "5")
     leaf = {"theta": "theta/wide", "key": "key"}[name]
-    with pytest.raises(CheckpointError, match=f"5/state is damaged: leaf {leaf} cannot be read"):
+    with pytest.raises(CheckpointError, match=f"5/state is damaged: leaf {leaf} is not there"):
         checkpoint.restore(store, abstract(state_at(0)))
