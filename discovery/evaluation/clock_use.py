@@ -33,18 +33,16 @@ from discovery.evaluation import horizons as sweeps
 from discovery.evaluation import statistics, table
 from discovery.evaluation.false_clock import CLOCKS, HALF, length
 from discovery.evaluation.horizons import Levels, Progress, Setting
+from discovery.evaluation.slopes import AGES, TENTHS
 from discovery.evaluation.table import TRUE, ClockUse, Row, TableError, Value
 from discovery.inner.lifetime import Life, Task, World, birth, grow
 from learned_objectives.base import Objective, Time
 from learned_objectives.clock import BASE_STEPS
 from learned_objectives.library import Saved
 
-SHARES = np.arange(10) / 10
-"""Shares of life that are told, one after another, of one experience."""
+SHARES = TENTHS
 HORIZONS = (10, 25, 50, 100, 250)
 """Horizons that are told, one after another, of one experience."""
-AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Shares of life at which experience is recorded; 1 stands for the last update."""
 LEVELS = 64
 """Validation levels on which the command measures sensitivities, at most."""
 GROUP = 16

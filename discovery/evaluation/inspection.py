@@ -26,6 +26,7 @@ from discovery.evaluation import (
     figures_schedule,
     horizons,
     schedule,
+    slopes,
     table,
 )
 from discovery.evaluation.schedule import Along, along_lives, told
@@ -304,7 +305,7 @@ def _turns(
     report: Callable[[str], None],
 ) -> list[Path]:
     """Where drifts turn the policy away, as a table and a picture."""
-    shares = schedule.shares(horizon)
+    shares = slopes.shares(horizon)
     rules = {saved.name: (who.world, who.source, who.hyper), **beside}
     found = {
         name: {sign: schedule.turns(*rule, horizon, sign, shares) for sign in SIGNS}
@@ -336,7 +337,7 @@ def _turns(
         shares,
         {sign: (mine[sign].half, mine[sign].back) for sign in SIGNS},
         {n: {sign: by[sign].half[0].item() for sign in SIGNS} for n, by in found.items()},
-        schedule.REACH,
+        slopes.REACH,
         name=saved.name,
         title=f"{saved.name}: where its drift turns the policy away, N = {horizon}",
     )
@@ -376,8 +377,8 @@ def _schedule(
             if each is saved:
                 lines += _moved_lines(found, n)
     for n, change in drawn[saved.name].items():
-        slope = schedule.slope(change.shares, change.entropy)
-        null = schedule.slope(change.shares, list(drawn.values())[1][n].entropy)
+        slope = slopes.slope(change.shares, change.entropy)
+        null = slopes.slope(change.shares, list(drawn.values())[1][n].entropy)
         report(
             f"N = {n}: slope of the change of entropy over the share of life told {slope:+.3g} "
             f"(untrained {null:+.3g})"

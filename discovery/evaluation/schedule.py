@@ -12,10 +12,9 @@ Shape legend: ``L`` levels, ``K`` ages, ``U`` shares of life told, ``R`` ratios,
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from discovery.evaluation.clock_use import AGES, GROUP
-from discovery.evaluation.clock_use import SHARES as TENTHS
+from discovery.evaluation.clock_use import GROUP
+from discovery.evaluation.slopes import REACH, shares
+from discovery.evaluation.slopes import ages as ages_of
 from discovery.inner.lifetime import Life, Task, World, birth, collect, grow
 from learned_objectives import descent
 from learned_objectives.base import Time
@@ -32,23 +32,9 @@ from learned_objectives.clock import BASE_STEPS
 from learned_objectives.mirror import Mirror
 from learned_objectives.scheduled import Scheduled
 
-REACH = 10.0
-"""Turns of a drift are looked for at ratios from 1 up to this, or down to its inverse."""
 SLACK = 1e-3
 """Share of A by which a push must point back to count: rounding turns none round."""
 _POINTS, _HALVINGS = 1000, 20
-_FEWEST = 2
-"""Horizons, or shares of life, of which something can be said."""
-
-
-def shares(horizon: int) -> Float[np.ndarray, " U"]:
-    """Shares of life that are told: tenths, and the last that a life of this horizon sees.
-
-    Example:
-      >>> shares(20)[[0, 1, -2, -1]].round(2).tolist()
-      [0.0, 0.1, 0.9, 0.95]
-    """
-    return np.unique(np.append(TENTHS, (horizon - 1) / horizon))
 
 
 def told(world: World, share: Array, horizon: Any) -> Time:
@@ -56,21 +42,6 @@ def told(world: World, share: Array, horizon: Any) -> Time:
     updates = jnp.asarray(horizon, jnp.float32)
     unit = jnp.asarray(world.environments * world.steps / BASE_STEPS, jnp.float32)
     return Time(n=share * updates, N=updates, unit=unit)
-
-
-def slope(
-    times: Float[np.ndarray, " U"], values: Float[np.ndarray, "*more U"]
-) -> Float[np.ndarray, "*more"]:
-    """Least-squares slope over the last axis; of values that do not change exactly 0.
-
-    Example:
-      >>> float(slope(np.array([0.0, 0.5, 1.0]), np.array([3.0, 2.0, 1.0])))
-      -2.0
-    """
-    if len(times) < _FEWEST:
-        raise ValueError("a slope needs at least two times")
-    centred = times - times.mean()
-    return np.asarray((values - values[..., :1]) @ centred / (centred @ centred))
 
 
 # --- one update, told another time ------------------------------------------------------------
@@ -132,9 +103,7 @@ def moved(
     count = jax.tree.leaves(levels)[0].shape[0]
     root = jax.random.fold_in(jax.random.key(zlib.crc32(b"schedule")), seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count))
-    times = shares(horizon)
-    # A short life has fewer ages: none counts twice.
-    ages = np.unique([min(int(age * horizon), horizon - 1) for age in AGES]).astype(np.int32)
+    times, ages = shares(horizon), np.array(ages_of(horizon), np.int32)
     changes = _mover(world)(
         theta, hyper, levels, keys, np.int32(horizon), ages, times.astype(np.float32)
     )
@@ -199,12 +168,6 @@ class Turns(NamedTuple):
     """The ratio, nearest to 1, past which less than half of the push is left."""
     back: Float[np.ndarray, " U"]
     """The ratio past which the push points back: the drift rolls the policy back."""
-
-    def reached(self, advantage: float) -> Float[np.ndarray, " U"]:
-        """Logarithm of ``half``, at :data:`REACH` where it is farther: what a slope is taken of."""
-        return np.log(
-            np.where(np.isnan(self.half), REACH ** math.copysign(1, advantage), self.half)
-        )
 
 
 def turns(
@@ -339,68 +302,12 @@ def _watcher(world: World, horizon: int) -> Callable[..., tuple[Array, ...]]:
     return jax.jit(jax.vmap(one, (None, None, 0, 0)))
 
 
-class Stretch(NamedTuple):
-    """How far curves of lives of several horizons lie apart, mean over pairs of horizons."""
-
-    by_share: float
-    """Aligned by n/N: 0 if the schedule stretches with the horizon."""
-    by_age: float
-    """Aligned by n: 0 if it counts updates."""
-
-
-def stretch(curves: Mapping[int, Float[np.ndarray, "..."]]) -> Stretch:
-    r"""Do curves lie closer aligned by share of life, or by age?
-
-    For two horizons M < N and curves x, y of a value at each update, both at the M updates of the
-    shorter life:
-
-    .. math:: \frac{1}{M} \sum_n |x(n) - y(n N / M)|, \quad \frac{1}{M} \sum_n |x(n) - y(n)|
-
-    with y interpolated linearly between updates.
-
-    Args:
-      curves: horizon N -> a value at each of its updates, ``[N]``; at least two.
-
-    Returns:
-      Both distances, averaged over pairs of horizons.
-
-    Example:
-      >>> stretch({2: np.array([1.0, 0.5]), 4: np.array([1.0, 0.75, 0.5, 0.25])})
-      Stretch(by_share=0.0, by_age=0.125)
-    """
-    if len(curves) < _FEWEST:
-        raise ValueError("a schedule stretches from one horizon to another: give at least two")
-    apart: list[tuple[float, float]] = []
-    for short, long in itertools.combinations(sorted(curves), 2):
-        x, y = curves[short], curves[long]
-        at = np.arange(short) * (long / short)
-        stretched = np.interp(at, np.arange(long), y)
-        apart.append((float(np.abs(x - stretched).mean()), float(np.abs(x - y[:short]).mean())))
-    return Stretch(*(math.fsum(column) / len(apart) for column in zip(*apart, strict=True)))
-
-
-def same_sign(slopes: Sequence[float], sign: float) -> float:
-    """Share of slopes that have this sign; one of exactly zero has none.
-
-    Example:
-      >>> same_sign([-1.0, -2.0, 0.5, 0.0], -1)
-      0.5
-    """
-    return sum(sign * each > 0 for each in slopes) / len(slopes)
-
-
 __all__ = [
-    "REACH",
     "Along",
     "Moved",
-    "Stretch",
     "Turns",
     "along_lives",
     "moved",
-    "same_sign",
-    "shares",
-    "slope",
-    "stretch",
     "surface",
     "told",
     "turns",

@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import brentq
 
 from discovery.config import AgentConfig, LifeConfig, preset
-from discovery.evaluation import horizons, schedule
+from discovery.evaluation import horizons, schedule, slopes
 from learned_objectives.base import Learner, Report
 from learned_objectives.clock import remaining_share
 from learned_objectives.handwritten import Random
@@ -95,9 +95,9 @@ def test_a_bonus_for_entropy_that_falls_with_the_time() -> None:
     assert found.finite.all()
     entropy, kl = found.mean()
     np.testing.assert_allclose(entropy, expected.mean(axis=0), atol=1e-5)
-    assert schedule.slope(found.shares, entropy) < -0.05
+    assert slopes.slope(found.shares, entropy) < -0.05
     # At birth the policy is uniform, where entropy has no slope: the clock changes nothing.
-    assert schedule.slope(found.shares, found.entropy[:, 0]) == pytest.approx(0, abs=1e-6)
+    assert slopes.slope(found.shares, found.entropy[:, 0]) == pytest.approx(0, abs=1e-6)
     assert (kl > 0).all()
 
 
@@ -105,7 +105,7 @@ def test_an_objective_without_a_clock_moves_by_exactly_nothing() -> None:
     for rule in (Known(falls=False), load("a2c").objective):
         found = moved(rule, 6)
         assert np.ptp(found.entropy, axis=-1).max() == 0
-        assert (schedule.slope(found.shares, found.kl) == 0).all()
+        assert (slopes.slope(found.shares, found.kl) == 0).all()
         assert np.abs(found.entropy).max() > 1e-4, "it learns"
 
 
@@ -156,7 +156,7 @@ def test_ppo_stops_the_policy_at_its_clip(clip: float) -> None:
     assert above.half == pytest.approx([1 + clip] * 2, rel=1e-5)
     assert below.half == pytest.approx([1 - clip] * 2, rel=1e-5)
     assert np.isnan(above.back).all() and np.isnan(below.back).all(), "it never pushes back"
-    assert below.reached(-1.0) == pytest.approx([math.log(1 - clip)] * 2, rel=1e-4)
+    assert slopes.reached(below.half, -1.0) == pytest.approx([math.log(1 - clip)] * 2, rel=1e-4)
 
 
 def test_where_dpo_turns() -> None:
@@ -186,13 +186,13 @@ def test_a_schedule_of_the_clip_is_seen() -> None:
     who = enter(Saved("s", rule, theta, {}, "s"), how)
     found = schedule.turns(who.world, theta, who.hyper, 10, 1.0, np.array([0.0, 0.25, 0.5]))
     assert found.half == pytest.approx([1.2, 1.15, 1.1], rel=1e-4)
-    assert schedule.slope(np.array([0.0, 0.25, 0.5]), found.reached(1.0)) < 0
+    assert slopes.slope(np.array([0.0, 0.25, 0.5]), slopes.reached(found.half, 1.0)) < 0
 
 
 def test_a_drift_that_lets_everything_pass_is_censored() -> None:
     found = schedule.Turns(np.array([2.0, np.nan]), np.array([np.nan, np.nan]))
-    assert found.reached(1.0) == pytest.approx([math.log(2), math.log(schedule.REACH)])
-    assert found.reached(-1.0)[1] == pytest.approx(-math.log(schedule.REACH))
+    assert slopes.reached(found.half, 1.0) == pytest.approx([math.log(2), math.log(slopes.REACH)])
+    assert slopes.reached(found.half, -1.0)[1] == pytest.approx(-math.log(slopes.REACH))
 
 
 # --- lives ----------------------------------------------------------------------------------------
@@ -226,29 +226,29 @@ def test_a_life_that_is_blind_to_its_horizon_is_part_of_a_longer_one() -> None:
             n: schedule.along_lives(each.world, (), each.hyper, levels(2), n, 0).entropy[0]
             for n in (3, 6)
         }
-        found.append(schedule.stretch(curves))
+        found.append(slopes.stretch(curves))
     assert found[0].by_age == 0 < found[0].by_share
     assert found[1].by_age > 0
 
 
 def test_curves_that_stretch_and_curves_that_count() -> None:
     ns = (5, 20, 80)
-    by_share = schedule.stretch({n: 1 - np.arange(n) / n for n in ns})
+    by_share = slopes.stretch({n: 1 - np.arange(n) / n for n in ns})
     assert by_share.by_share == pytest.approx(0, abs=1e-12)
     pairs = [(m, n) for m in ns for n in ns if m < n]
     expected = np.mean([np.mean(np.arange(m) * (1 / m - 1 / n)) for m, n in pairs])
     assert by_share.by_age == pytest.approx(expected)
-    by_age = schedule.stretch({n: np.exp(-np.arange(n) / 10) for n in ns})
+    by_age = slopes.stretch({n: np.exp(-np.arange(n) / 10) for n in ns})
     assert by_age.by_age == 0 < by_age.by_share
     with pytest.raises(ValueError, match="at least two"):
-        schedule.stretch({5: np.zeros(5)})
+        slopes.stretch({5: np.zeros(5)})
 
 
 def test_slopes() -> None:
     times = np.array([0.0, 0.25, 1.0])
-    assert schedule.slope(times, 3 - 2 * times) == pytest.approx(-2)
-    assert schedule.slope(times, np.full((2, 3), 0.1)).tolist() == [0, 0]
+    assert slopes.slope(times, 3 - 2 * times) == pytest.approx(-2)
+    assert slopes.slope(times, np.full((2, 3), 0.1)).tolist() == [0, 0]
     noisy = np.array([1.0, 5.0, 2.0])
-    assert schedule.slope(times, noisy) == pytest.approx(np.polyfit(times, noisy, 1)[0])
+    assert slopes.slope(times, noisy) == pytest.approx(np.polyfit(times, noisy, 1)[0])
     with pytest.raises(ValueError, match="at least two"):
-        schedule.slope(times[:1], times[:1])
+        slopes.slope(times[:1], times[:1])
