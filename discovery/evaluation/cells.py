@@ -205,7 +205,20 @@ def configured(size: Size, group: str, cell: Cell, objective: str, seed: int) ->
             evolution=replace(base.evolution, strategy=cell.strategy),
             window=replace(base.window, window=cell.window, score=cell.score),
         )
-    generations = max(1, round(size.budget[group] / sum(cost(config))))
+    return within(config, size.budget[group])
+
+
+def within(config: Config, budget: float) -> Config:
+    """A search with as many generations as a budget buys.
+
+    Args:
+      config: of a search on drawn grid worlds.
+      budget: environment steps: of training, and of scores up to their step limit.
+
+    Returns:
+      The same search, as long as that.
+    """
+    generations = max(1, round(budget / sum(cost(config))))
     every = max(1, generations // CHUNKS)
     # A schedule is told by generations: over the whole search it is the same in every cell.
     published = PRESETS["ta-lpg"][1].generations

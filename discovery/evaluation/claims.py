@@ -79,6 +79,54 @@ class Clocked(NamedTuple):
     digest: str
 
 
+class Searched(NamedTuple):
+    """What one search took, and how it ended."""
+
+    size: str
+    group: str
+    cell: str
+    objective: str
+    seed: int
+    generations: int
+    steps: float
+    """Environment steps of training."""
+    evaluation_steps: float
+    """Environment steps of its scores, at most: episodes times their step limit."""
+    minutes: float
+    """Wall time."""
+    validation: float
+    """Return of the last mean on validation levels at horizons of the search's law."""
+    signal: float
+    """Correlation of the pairs' differences over two random streams, mean over the generations in
+    which it was measured; NaN if in none."""
+    digest: str
+
+
+class Levelled(NamedTuple):
+    """What one objective is worth on each held-out level, one agent a level."""
+
+    size: str
+    group: str
+    cell: str
+    objective: str
+    seed: int
+    horizon: int
+    actions: str
+    """``sampled`` or ``greedy``."""
+    measure: str
+    """``final``, at the end of life, or ``area``, averaged along it."""
+    levels: str
+    """Which set of levels: its hash."""
+    digest: str
+    scores: tuple[float, ...]
+    """Normalised, in the order of the set; minus infinity for an agent that is not finite."""
+
+    @property
+    def width(self) -> int:
+        """Number of levels."""
+        return len(self.scores)
+
+
 class Table(NamedTuple):
     """One table of an entry, a CSV file: what its rows are, and who makes them."""
 
@@ -87,9 +135,9 @@ class Table(NamedTuple):
     kind: type[Any]
     """Of a row: a ``NamedTuple`` of text, whole numbers and floats that begins as
     :func:`identity` has it. A last field of type ``tuple[float, ...]`` becomes as many columns as
-    it has numbers, four digits each."""
+    it has numbers, as :func:`short` has them."""
     key: tuple[str, ...]
-    """Fields that tell the rows of one search apart."""
+    """Fields (or properties) that tell the rows of one search apart."""
     wanted: Callable[[Job], Collection[tuple[Any, ...]]]
     """Their values in the rows that a finished job has; nothing, if it has none in this table."""
     measure: str
@@ -176,22 +224,20 @@ def _cell(value: Any) -> str:
 
 
 def short(value: float) -> str:
-    """Four digits, and no zero before the point: what one agent's score is worth telling.
+    """Three digits, four from 1 on, and no zero before the point.
 
     Example:
-      >>> short(0.123456), short(-0.5), short(12.0), short(1e-9)
-      ('.1235', '-.5', '12', '0')
+      >>> short(0.123456), short(-0.5), short(1.23456), short(0.0)
+      ('.123', '-.5', '1.235', '0')
     """
-    text = f"{value:.4f}" if abs(value) < 1 else f"{value:.4g}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    text = {"-0": "0"}.get(text, text)
+    text = f"{value + 0.0:.3g}" if abs(value) < 1 else f"{value:.4g}"
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
 def write(path: Path, kind: type[Any], rows: Iterable[Any]) -> None:
     """Write a table, sorted, every number so that it is read back as the same bits.
 
-    Of columns that are many, four digits of each number are kept.
+    Of columns that are many, the digits of :func:`short` are kept.
 
     Raises:
       OSError: the disk is full or read-only; an old table is untouched.

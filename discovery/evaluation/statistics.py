@@ -12,11 +12,15 @@ A score that is not finite ranks worst, here as in the search: it counts as minu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 from scipy.stats import trim_mean
 
 Scores = Float[np.ndarray, "S L *rest"]
@@ -29,6 +33,8 @@ FEWEST_SEEDS = 5
 
 _BLOCK = 2_000_000
 """Numbers that one block of resamples may hold."""
+_TOGETHER = 32
+"""Resamples computed together on shared draws: a block that a cache holds."""
 
 
 class Interval(NamedTuple):
@@ -214,6 +220,170 @@ def holm(p: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(stepped)
     return adjusted
+
+
+# --- many cells on one set of draws -----------------------------------------------------------
+
+
+class Draws(NamedTuple):
+    """Resamples that many cells share: how often each search seed and each level was drawn."""
+
+    seeds: Float[np.ndarray, "R S"]
+    levels: Float[np.ndarray, "R L"]
+
+
+def drawn(seeds: int, levels: int, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+    """Resamples of search seeds and of levels, apart.
+
+    Args:
+      seeds: S.
+      levels: L.
+      resamples: R.
+      seed: of the resampling.
+
+    Returns:
+      Counts: each row adds up to S, or L.
+    """
+    rng = np.random.default_rng(seed)
+    counts = (rng.multinomial(n, np.full(n, 1 / n), size=resamples) for n in (seeds, levels))
+    return Draws(*(each.astype(np.float32) for each in counts))
+
+
+def pooled_on(scores: Float[np.ndarray, "S L"], draws: Draws) -> Float[np.ndarray, " R"]:
+    """:func:`pooled` of every resample, from one sort of the scores.
+
+    Args:
+      scores: search seeds by levels.
+      draws: of as many seeds and levels.
+
+    Returns:
+      The interquartile mean of each resample.
+    """
+    scores = _checked(scores)
+    order = np.argsort(scores, axis=None, kind="stable")
+    values = scores.ravel()[order]
+    row, column = np.divmod(order, scores.shape[1])
+    cut, count = scores.size // 4, scores.size
+    bad = int(np.sum(~np.isfinite(values)))  # the first ones
+    weights = np.where(np.isfinite(values), values, 0.0)
+    found = []
+    for start in range(0, len(draws.seeds), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        times = draws.seeds[part].T[row]
+        times *= draws.levels[part].T[column]
+        # Of all copies of a score, in rising order, those that lie in the middle half.
+        last = np.cumsum(times, axis=0)
+        kept = np.minimum(last, count - cut)
+        kept -= np.maximum(last - times, cut)
+        np.maximum(kept, 0, out=kept)
+        means = weights @ kept.astype(float) / (count - 2 * cut)
+        found.append(np.where(np.any(kept[:bad] > 0, axis=0), -np.inf, means))
+    return np.concatenate(found)
+
+
+class Cell(NamedTuple):
+    """A statistic of one cell on draws that it shares with others; one may be taken from another.
+
+    Cells of one comparison are of the same search seeds and levels.
+    """
+
+    estimate: float
+    whole: Float[np.ndarray, " R"]
+    """On resamples of seeds and levels."""
+    seeds: Float[np.ndarray, " Q"]
+    """On resamples of search seeds alone."""
+    searches: int
+    """How many seeds there are."""
+
+    def less(self, other: Cell) -> Cell:
+        """How far this one is above another."""
+        estimate = float(_minus(np.array(self.estimate), np.array(other.estimate)))
+        whole, seeds = _minus(self.whole, other.whole), _minus(self.seeds, other.seeds)
+        return Cell(estimate, whole, seeds, self.searches)
+
+    def interval(self, confidence: float = 0.95) -> Difference:
+        r"""The percentile interval, widened for few search seeds, and its p-value against zero.
+
+        Resamples of a few seeds vary too little: by :math:`\sqrt{(S - 1) / S}`, and in the way of
+        a normal law where Student's t with S - 1 degrees is in place. With v the variance of
+        resamples and :math:`v_S` that of seeds alone, deviations from the estimate are multiplied
+        by k,
+
+        .. math:: k^2 = 1 + (c^2 - 1) \min(1, v_S / v), \quad
+                  c^2 = \frac{S}{S - 1} \frac{t_{S-1}^2}{z^2}
+        """
+        drawn = self.whole
+        if self.searches > 1 and np.all(np.isfinite(drawn)) and np.all(np.isfinite(self.seeds)):
+            tail = (1 + confidence) / 2
+            ratio = float(student.ppf(tail, self.searches - 1) / normal.ppf(tail))
+            factor = ratio**2 * self.searches / (self.searches - 1)
+            spread = float(drawn.var())
+            share = min(1.0, float(self.seeds.var()) / spread) if spread > 0 else 0.0
+            drawn = self.estimate + math.sqrt(1 + (factor - 1) * share) * (drawn - self.estimate)
+        tail_count = 1 + min(np.sum(drawn <= 0), np.sum(drawn >= 0))
+        p = min(1.0, 2 * float(tail_count) / (len(drawn) + 1))
+        return Difference(self.estimate, *_quantiles(drawn, confidence), p)
+
+
+def mean_of(cells: Sequence[Cell]) -> Cell:
+    """Mean of the statistics of several cells, such as over horizons: the primary endpoint."""
+    return Cell(
+        math.fsum(cell.estimate for cell in cells) / len(cells),
+        np.mean([cell.whole for cell in cells], axis=0),
+        np.mean([cell.seeds for cell in cells], axis=0),
+        cells[0].searches,
+    )
+
+
+def cell(scores: Float[np.ndarray, "S L"], resamples: int = RESAMPLES, seed: int = 0) -> Cell:
+    """The interquartile mean of a cell, on the same draws for all cells of its shape.
+
+    Args:
+      scores: search seeds by levels.
+      resamples: R; of seeds alone, for which less will do, at most 1,000.
+      seed: of the resampling.
+
+    Returns:
+      The cell.
+    """
+    draws = _draws(*scores.shape, resamples, seed)
+    few = min(resamples, 1_000)
+    alone = Draws(draws.seeds[:few], np.ones((few, scores.shape[1]), np.float32))
+    estimate = float(interquartile_mean(scores))
+    return Cell(estimate, pooled_on(scores, draws), pooled_on(scores, alone), scores.shape[0])
+
+
+@functools.lru_cache(maxsize=16)
+def _draws(seeds: int, levels: int, resamples: int, seed: int) -> Draws:
+    return drawn(seeds, levels, resamples, seed)
+
+
+def student_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    r"""Mean of one number a search seed, with Student's interval.
+
+    .. math:: \bar x \pm t_{S-1} \, s / \sqrt{S}
+
+    Args:
+      values: S of them, finite.
+      confidence: share of intervals that shall hold the truth, of normal numbers.
+
+    Returns:
+      Mean and ends; NaN for the ends of fewer than two values.
+
+    Example:
+      >>> [round(x, 2) for x in student_interval([1.0, 2.0, 3.0])]
+      [2.0, -0.48, 4.48]
+    """
+    found = np.asarray(values, float)
+    mean = float(found.mean()) if found.size else math.nan
+    if found.size < 2:
+        return Interval(mean, math.nan, math.nan)
+    reach = float(student.ppf((1 + confidence) / 2, found.size - 1))
+    half = reach * float(found.std(ddof=1)) / math.sqrt(found.size)
+    return Interval(mean, mean - half, mean + half)
+
+
+# --- profiles ---------------------------------------------------------------------------------
 
 
 def performance_profile(

@@ -14,7 +14,7 @@ import numpy as np
 
 from discovery.config import to_dict
 from discovery.evaluation import clock_use, horizons, statistics, table
-from discovery.evaluation.claims import Clocked, Scored
+from discovery.evaluation.claims import Clocked, Levelled, Scored, Searched
 from discovery.evaluation.papers import DIGITS, Job
 from discovery.evaluation.table import Row
 from discovery.outer.search import make_search
@@ -99,6 +99,93 @@ def scored(
         **spent(job.place(runs)),
     }
     return [Scored(horizon=n, **told, **_compared(found, start, n)) for n in job.sweep.horizons]
+
+
+def levelled(
+    job: Job, size: str, runs: Path, until: float, report: Callable[[Any], None]
+) -> list[Levelled] | None:
+    """What was found, on each held-out level.
+
+    Args:
+      job: a finished search; its sweep is a tuple of
+        :class:`discovery.evaluation.contest.Reach`.
+      size: name of its sizes.
+      runs: where the run folders are.
+      until: stop at this time.
+      report: told what happens.
+
+    Returns:
+      A row for each horizon, way of acting and measure; ``None`` if the time was over before.
+    """
+    saved, how = _entered(job, runs)
+    who = horizons.enter(saved, job.config.env, how, GROUP)
+    found = []
+    for reach in job.sweep:
+        rows = horizons.sweep(
+            [who],
+            held_out(job.config.env, "test", reach.levels),
+            reach.horizons,
+            how.life,
+            points=horizons.POINTS if reach.area else 1,
+            greedy=reach.greedy,
+            out=None if job.source else job.place(runs) / "evaluation.csv",
+            report=horizons.narrator(report),
+            until=until,
+        )
+        if len(rows) < len(reach.horizons) * reach.levels * len(reach.actions):
+            return None
+        value: table.Value = "normalised_area" if reach.area else "normalised"
+        by: dict[tuple[int, str], dict[int, Row]] = {}
+        for row in rows:
+            by.setdefault((row.horizon, row.actions), {})[row.level] = row
+        found += [
+            Levelled(
+                *job.identity(size),
+                horizon=n,
+                actions=mode,
+                measure=reach.measure,
+                levels=mine[0].level_hash,
+                digest=saved.digest[:DIGITS],
+                scores=tuple(_known(mine[i], value) for i in range(reach.levels)),
+            )
+            for (n, mode), mine in by.items()
+        ]
+    return found
+
+
+def _known(row: Row, value: table.Value) -> float:
+    """A row's number; NaN where there is nothing to normalise by."""
+    found = table.value_of(row, value)
+    return math.nan if found is None else found
+
+
+def searched(
+    job: Job, size: str, runs: Path, until: float, report: Callable[[Any], None]
+) -> list[Searched]:
+    """What a search took, and how it ended.
+
+    Args:
+      job: a finished search.
+      size: name of its sizes.
+      runs: where the run folders are.
+      until: not asked for: nothing is computed.
+      report: not told anything.
+
+    Returns:
+      One row.
+    """
+    lines = logs.read(job.place(runs) / folders.METRICS)
+    told = [line["signal"] for line in lines if math.isfinite(line.get("signal", math.nan))]
+    last = lines[-1] if lines else {}
+    return [
+        Searched(
+            *job.identity(size),
+            **spent(job.place(runs)),
+            validation=_short(last.get("validation", math.nan)),
+            signal=_short(math.fsum(told) / len(told)) if told else math.nan,
+            digest=found_by(job, runs).digest[:DIGITS],
+        )
+    ]
 
 
 def found_by(job: Job, runs: Path) -> Saved:
