@@ -379,10 +379,20 @@ def _read_meta(path: Path, generation: int) -> dict[str, Any]:
             "it is of another version of Kairos",
             generation,
         )
-    if meta["generation"] != generation:
+    try:
+        leaves = [Leaf(**leaf) for leaf in meta["leaves"]]
+        whole = isinstance(meta["progress"], dict) and all(leaf.path for leaf in leaves)
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise CheckpointError(
+            f"{path / 'meta'} is damaged: expected leaves and progress, found something else",
+            generation,
+        )
+    if meta.get("generation") != generation:
         raise CheckpointError(
             f"{path} is another checkpoint: expected generation {generation}, "
-            f"found {meta['generation']}",
+            f"found {meta.get('generation')}",
             generation,
         )
     return meta

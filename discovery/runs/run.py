@@ -323,8 +323,8 @@ class _Host:
             self.state = strongly_typed(found.state)
             self.generation = self.sent = self.saved = found.generation
             self.pending = list(found.progress.get("pending", []))
-            self.steps = found.progress.get("steps", 0.0)
-            self.seconds = found.progress.get("seconds", 0.0)
+            self.steps = float(found.progress.get("steps", 0))
+            self.seconds = float(found.progress.get("seconds", 0))
             for note in found.notes:
                 self.screen.line(note)
             self.screen.line(f"going on from generation {found.generation}")
@@ -343,17 +343,21 @@ class _Host:
         store = self.where / folders.CHECKPOINTS
         try:
             found = checkpoint.restore(store, abstract, generation)
+            if found is not None:
+                self._check_origin(found)
         except CheckpointError as error:
             older = checkpoint.next_best(store, error.generation or 0)
-            if older is None:
+            if error.generation is None:
                 raise
+            if older is None:
+                raise CheckpointError(
+                    f"{error}; no older checkpoint is whole", error.generation
+                ) from error
             command = folders.words(self.where, from_generation=older)
             raise CheckpointError(
                 f"{error}; to go on from the one before it: {command}", error.generation
             ) from error
         reached = -1 if found is None else found.generation
-        if found is not None:
-            self._check_origin(found)
         if len(set(devices.gathered(reached)[:, 0].tolist())) > 1:
             raise RunError(
                 f"the processes do not find the same checkpoints in {store}: a run folder has to "
@@ -365,13 +369,22 @@ class _Host:
         return found
 
     def _check_origin(self, found: checkpoint.Restored) -> None:
-        """Refuse a checkpoint that a search of another configuration has written."""
-        saved = found.progress.get("config")
+        """Refuse a checkpoint that this search has not written."""
+        progress = found.progress
+        path = self.where / folders.CHECKPOINTS / str(found.generation)
+        pending = progress.get("pending", [])
+        rows = isinstance(pending, list) and all(isinstance(row, dict) for row in pending)
+        cells = [value for row in pending for value in row.values()] if rows else [None]
+        counts = [progress.get(name, 0) for name in ("steps", "seconds")]
+        if not all(isinstance(number, int | float) for number in [*cells, *counts]):
+            raise CheckpointError(
+                f"{path / 'meta'} is damaged: progress is not what a run writes", found.generation
+            )
+        saved = progress.get("config")
         if not isinstance(saved, dict):  # of an earlier version
             return
         other = [n for n in folders.changed(saved, to_dict(self.config)) if n != "generations"]
         if other:
-            path = self.where / folders.CHECKPOINTS / str(found.generation)
             raise CheckpointError(
                 f"{path} is of a search with another {', '.join(other)}", found.generation
             )
