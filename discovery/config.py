@@ -203,6 +203,8 @@ class EvolutionConfig:
     """Score at the end of a life, or averaged along it."""
     shared_stream: bool = True
     """Partners of a pair share every random number of their lives."""
+    shared_task: bool = False
+    """All pairs of a generation live on one task, a level and a horizon, instead of one each."""
     signal_every: int = 0
     """Every so many generations, repeat one with other random numbers to see how much of a pair's
     difference is luck; 0 for never. The host then waits for every generation."""
@@ -512,6 +514,7 @@ _TA_LPG = Config(
         shaping="pair",
         fitness="final",
         shared_stream=True,
+        shared_task=False,
         signal_every=0,
         start="zero",
     ),
@@ -925,6 +928,10 @@ def check(config: Config) -> None:
             f"checkpoint_every {config.checkpoint_every} is no multiple of log_every "
             f"{config.log_every}: try {close}"
         )
+    if e.shared_task and (config.estimator != "evolution" or len(mixed(config.env)) > 1):
+        raise ConfigError("shared_task is for whole lives in one environment: leave it out")
+    if e.shared_task and c.curriculum != "none":
+        raise ConfigError("a curriculum chooses a task for each pair: leave out --shared-task")
     if e.signal_every < 0:
         raise ConfigError(f"signal_every must be at least 0, not {e.signal_every}")
     if not agent.clip > 0:
@@ -1038,7 +1045,8 @@ def mixed(env: str) -> tuple[str, ...]:
       >>> mixed("dense,sparse")
       ('dense', 'sparse')
     """
-    if Path(env.rpartition(":")[0]).is_file():  # one of your own, whatever its path
+    path, _, attribute = env.rpartition(":")
+    if "," not in attribute and Path(path).is_file():  # one of your own, whatever its path
         return (env,)
     return tuple(part.strip() for part in env.split(","))
 
@@ -1046,7 +1054,8 @@ def mixed(env: str) -> tuple[str, ...]:
 def _check_mixture(config: Config) -> None:
     """Refuse to rank returns of one environment among those of another."""
     shaping = config.evolution.shaping
-    ranks = config.estimator != "gradient" and shaping in ("centred_rank", "group_z")
+    # Evolution over whole lives keeps environments apart (``outer/several.py``).
+    ranks = config.estimator == "windows" and shaping in ("centred_rank", "group_z")
     if ranks and len(mixed(config.env)) > 1:
         raise ConfigError(
             f"returns of {config.env.replace(',', ' and ')} do not compare, and {shaping} ranks "

@@ -47,7 +47,7 @@ def mixture(parts: Sequence[Environment]) -> Environment:
     parts = tuple(parts)
     first = parts[0].spec
     for part in parts[1:]:
-        for what in ("observations", "actions"):
+        for what in _SIDES:
             ours, other = (_seen_as(spec, what) for spec in (first, part.spec))
             if ours != other:
                 raise ValueError(
@@ -112,6 +112,19 @@ def mixture(parts: Sequence[Environment]) -> Environment:
         bounds=bounds if len(told) == len(parts) else None,
         gym=tuple(part.gym for part in parts),
     )
+
+
+def alike(first: EnvSpec, second: EnvSpec) -> bool:
+    """Whether an agent that lives in one environment could live in the other.
+
+    Example:
+        >>> alike(envs.make("dense").spec, envs.make("sparse").spec)
+        True
+    """
+    return all(_seen_as(first, what) == _seen_as(second, what) for what in _SIDES)
+
+
+_SIDES = ("observations", "actions")
 
 
 def _seen_as(spec: EnvSpec, what: str) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from discovery.config import ConfigError
 from discovery.devices import processes, put
+from discovery.inner.build import core
 from discovery.inner.lifetime import Measure, Outcome, Task, World, live
 
 AXIS = "population"
@@ -88,7 +89,39 @@ def bytes_of(program: Any, *arguments: Any) -> int:
     return told.temp_size_in_bytes + told.argument_size_in_bytes + told.output_size_in_bytes
 
 
-def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -> Cohort:
+ROWS = 512
+"""Rows of a product from which a life by itself keeps a core busy."""
+WIDE = 128
+"""Width of an objective's network from which the same holds where agents are tables."""
+
+
+def fastest(world: World, group: int) -> int:
+    """How many lives of a group to compute at once: on a CPU one, where its products are large.
+
+    A batched product with a matrix of its own for each life is slower on a CPU than one product
+    after another whose matrix stays in the cache, and a life by itself lasts no longer than its own
+    horizon. Small products, and those of an accelerator, are faster together. Measured in
+    ``benchmarks/README.md``; results agree but for rounding.
+
+    Args:
+      world: who lives where.
+      group: most lives at once.
+
+    Returns:
+      1 or ``group``.
+    """
+    if jax.default_backend() != "cpu":
+        return group
+    rule = core(world.objective)
+    rows = world.environments * world.steps // getattr(rule, "minibatches", 1)
+    tables = world.env.spec.num_states is not None
+    large = rows >= ROWS and (not tables or getattr(rule, "width", 0) >= WIDE)
+    return 1 if large else group
+
+
+def make_cohort(
+    world: World, candidate: Candidate, group: int, capacity: int, abreast: int = 0
+) -> Cohort:
     """Compile-once program that runs lives in groups over all devices.
 
     Args:
@@ -96,6 +129,7 @@ def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -
       candidate: how a life's objective is made where it is used.
       group: lives computed together.
       capacity: most lives of one call, a multiple of ``group``.
+      abreast: lives of a group computed at once, the others after them; 0 for :func:`fastest`.
 
     Returns:
       The cohort; ``run`` takes any number of lives up to the capacity and costs what they are.
@@ -114,7 +148,17 @@ def make_cohort(world: World, candidate: Candidate, group: int, capacity: int) -
         theta = candidate(source, life.id, life.sign)
         return live(world, theta, hyper, life.task, life.key, measure)
 
-    together = jax.vmap(one, (None, None, None, 0))
+    at_once = abreast or fastest(world, group)
+
+    def together(source: PyTree, hyper: Any, measure: Measure, mine: Lives) -> Outcome:
+        """A group of lives, ``[group]``."""
+
+        def live_one(life: Lives) -> Outcome:
+            return one(source, hyper, measure, life)
+
+        if at_once >= group:
+            return jax.vmap(live_one)(mine)
+        return jax.lax.map(live_one, mine, batch_size=at_once if at_once > 1 else None)
 
     def share(source: PyTree, hyper: Any, measure: Measure, count: Array, mine: Lives) -> Outcome:
         """The groups of one device, ``[groups, group]``, one after another."""

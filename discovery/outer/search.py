@@ -90,12 +90,16 @@ def make_search(config: Config) -> Search:
         return (make_gradient_search if config.estimator == "gradient" else make_window_search)(
             config
         )
+    from discovery.outer.several import kinds, make_several_search
+
+    if len(kinds(config)) > 1:
+        return make_several_search(config)
     e = config.evolution
     objective: Any = make_objective(config.objective, config.agent)
     like = shapes(objective, config)
     strategy = make_strategy(e, like)
     agent, population = static(config.agent), 2 * e.pairs
-    world, cohort = _program(
+    world, cohort = program(
         objective, config.env, agent, config.life, strategy.candidate, e.group, population
     )
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
@@ -113,7 +117,12 @@ def make_search(config: Config) -> Search:
 
     def step(state: SearchState) -> tuple[SearchState, dict[str, Array]]:
         noise_key, teach_key, fresh, streams = draw(
-            state.key, state.generation, world.env.sample_level, config.horizon, e.pairs
+            state.key,
+            state.generation,
+            world.env.sample_level,
+            config.horizon,
+            e.pairs,
+            e.shared_task,
         )
         task_key, judge_key, end_key = jax.random.split(teach_key, 3)
         everyone = jnp.ones(e.pairs, bool)
@@ -150,7 +159,12 @@ def make_search(config: Config) -> Search:
 
     def memory(state: SearchState) -> int:
         _, _, tasks, streams = draw(
-            state.key, state.generation, world.env.sample_level, config.horizon, e.pairs
+            state.key,
+            state.generation,
+            world.env.sample_level,
+            config.horizon,
+            e.pairs,
+            e.shared_task,
         )
         lives = paired_lives(tasks, streams[0], e.shared_stream)
         return cohort.memory(strategy.still(theta(state)), hyper, lives, measure(e.fitness))
@@ -213,13 +227,14 @@ def example_task(env: Environment) -> Task:
 # --- parts of a generation, each one program --------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def draw(
     root: Key,
     generation: Int[Array, ""],
     sample_level: Callable[[Key], Level],
     law: HorizonConfig,
     pairs: int,
+    shared: bool = False,
 ) -> tuple[Key, Key, Task, Array]:
     """What is random about a generation.
 
@@ -229,13 +244,14 @@ def draw(
       sample_level: draws a level.
       law: of the horizons.
       pairs: M.
+      shared: all pairs have one task.
 
     Returns:
       Keys of the candidates and of the curriculum, tasks ``[M]``, and two streams for their lives.
     """
     key = jax.random.fold_in(root, generation)
     noise_key, task_key, *streams = jax.random.split(key, 4)
-    tasks = sample_tasks(task_key, sample_level, law, pairs)
+    tasks = sample_tasks(task_key, sample_level, law, pairs, shared)
     return noise_key, jax.random.fold_in(key, _TEACH), tasks, jnp.stack(streams)
 
 
@@ -317,7 +333,7 @@ def root_key(seed: int) -> Key:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(
+def program(
     objective: Objective,
     env: str,
     agent: AgentConfig,

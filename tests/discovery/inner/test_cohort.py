@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ from jax.sharding import Mesh
 from discovery.inner import cohort as cohorts
 from discovery.inner.cohort import Lives, largest_divisor, make_cohort
 from discovery.inner.lifetime import POINTS, Measure, Task
+from learned_objectives.lpg import LPG
+from learned_objectives.mirror import PPO
 
 GROUP, CAPACITY = 2, 8
 FINAL = Measure(jnp.int32(1), jnp.int32(2))
@@ -77,6 +81,34 @@ def test_one_device_and_two_give_the_same_bits(learned, lives, cohort, everyone,
     alone = make_cohort(learned.world, candidate, GROUP, CAPACITY)
     assert alone.replicated.mesh.size == 1
     assert_bitwise(alone.run(learned.theta, learned.hyper, lives, FINAL), everyone)
+
+
+def test_lives_one_after_another_are_those_lived_at_once(learned, lives):
+    """The plain path and the fast one, here in one group of eight."""
+    at_once, apart = (
+        make_cohort(learned.world, candidate, CAPACITY, CAPACITY, abreast=abreast).run(
+            learned.theta, learned.hyper, lives, FINAL
+        )
+        for abreast in (CAPACITY, 1)
+    )
+    np.testing.assert_allclose(apart.final, at_once.final, rtol=1e-5)
+    np.testing.assert_allclose(apart.metrics["entropy"], at_once.metrics["entropy"], rtol=1e-4)
+
+
+def test_which_lives_are_lived_by_themselves(learned, make_world, monkeypatch):
+    small = learned.world
+    assert cohorts.fastest(small, 4) == 4
+    large = dataclasses.replace(small, environments=64, steps=cohorts.ROWS // 64)
+    assert cohorts.fastest(large, 4) == 4, "tables, and a narrow objective"
+    wide = dataclasses.replace(large, objective=LPG(width=cohorts.WIDE))
+    assert cohorts.fastest(wide, 4) == 1
+    assert cohorts.fastest(dataclasses.replace(wide, environments=8), 4) == 4
+    network = large.env._replace(spec=large.env.spec._replace(num_states=None))
+    assert cohorts.fastest(dataclasses.replace(large, env=network), 4) == 1
+    minibatches = dataclasses.replace(large, env=network, objective=PPO(minibatches=8))
+    assert cohorts.fastest(minibatches, 4) == 4, "products of a minibatch are small"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert cohorts.fastest(wide, 4) == 4
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 7])

@@ -115,6 +115,8 @@ def test_environments_mix_by_name():
     with pytest.raises(ConfigError, match="do not mix"):
         make_environment("small,chain")
     ranked = replace(preset("ta-lpo-cpu"), env="small,dense")
+    check(ranked)  # ranked apart, one environment after another
+    ranked = replace(ranked, estimator="windows")
     with pytest.raises(ConfigError, match="returns of small and dense do not compare"):
         check(ranked)
 

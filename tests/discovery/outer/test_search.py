@@ -209,7 +209,7 @@ def test_another_seed_does_not(record: Record, tiny: Config, seed: int) -> None:
 def test_the_state_does_not_depend_on_devices(
     record: Record, taught: Taught, tiny: Config, one_device: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_program", functools.cache(module._program.__wrapped__))
+    monkeypatch.setattr(module, "program", functools.cache(module.program.__wrapped__))
     search, state, _ = run(tiny)
     assert search.cohort.replicated.mesh.size == 1
     assert record.search.cohort.replicated.mesh.size == 2
