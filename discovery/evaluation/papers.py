@@ -157,11 +157,25 @@ REGISTRY: tuple[Entry, ...] = (
         },
         module="discovery.evaluation.claim_3",
     ),
+    Entry(
+        name="claim-5",
+        line="what the clock does to one update and to a drift; whether schedules stretch",
+        claim="the learned schedule goes from optimistic and high-entropy to pessimistic and "
+        "low-entropy, and stretches with the horizon "
+        "(Discovering Temporally-Aware Reinforcement Learning Algorithms, ICLR 2024)",
+        sizes={
+            "cpu": "no search of its own: looks at those of claim 1, in about ten minutes",
+            "full": "the published sizes, for accelerators",
+        },
+        module="discovery.evaluation.claim_5",
+    ),
 )
 """Everything that ``kairos reproduce`` knows."""
 
 DIGITS = 12
 """Of a digest, in a table."""
+ROWS = "rows.csv"
+"""File of a job's folder in an entry's runs: rows of agents, so that a stopped job goes on."""
 
 
 def find(name: str) -> Entry:
@@ -407,7 +421,7 @@ def _forget(plan: Plan, own: Path, runs: Path) -> None:
 
     for job in plan.jobs:
         folder = runs / job.folder
-        if not job.home and ((folder / CONFIG).is_file() or (folder / CARD).is_file()):
+        if any((folder / name).is_file() for name in (CONFIG, CARD, ROWS)):
             shutil.rmtree(folder)
     gone = {job.identity(plan.size) for job in plan.jobs}
     for table in plan.module.TABLES:
