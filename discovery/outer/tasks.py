@@ -51,9 +51,13 @@ def spread_horizons(law: HorizonConfig, count: int) -> Int[Array, " V"]:
 
 
 def sample_tasks(
-    key: Key, sample_level: Callable[[Key], Level], law: HorizonConfig, pairs: int
+    key: Key,
+    sample_level: Callable[[Key], Level],
+    law: HorizonConfig,
+    pairs: int,
+    shared: bool = False,
 ) -> Task:
-    """Fresh levels at sorted horizons.
+    """Fresh levels at sorted horizons, or one level at one horizon for all.
 
     The level of pair j is a function of (key, j) alone, whatever the number of pairs. Its horizon
     is not: it is the j-th smallest of all.
@@ -63,10 +67,14 @@ def sample_tasks(
       sample_level: draws one level.
       law: of the horizons.
       pairs: M.
+      shared: all pairs have the task that one pair alone would have.
 
     Returns:
       Tasks, leaves ``[M, ...]``.
     """
+    if shared:
+        one = sample_tasks(key, sample_level, law, 1)
+        return jax.tree.map(lambda leaf: jnp.repeat(leaf, pairs, axis=0), one)
     level_key, horizon_key = jax.random.split(key)
     keys = jax.vmap(lambda pair: jax.random.fold_in(level_key, pair))(jnp.arange(pairs))
     return Task(jax.vmap(sample_level)(keys), sample_horizons(horizon_key, law, pairs))

@@ -213,6 +213,14 @@ def changed(**sections: Any) -> Config:
         ({"evolution": {"rate_floor": -1.0}}, "rate_floor must be a finite number from 0, not -1"),
         ({"evolution": {"beta1": 1.0}}, "beta1 must be from 0 to below 1, not 1.0"),
         ({"evolution": {"signal_every": -1}}, "signal_every must be at least 0, not -1"),
+        (
+            {"estimator": "gradient", "evolution": {"shared_task": True}},
+            "shared_task is for whole lives in one environment",
+        ),
+        (
+            {"curriculum": {"curriculum": "groove"}, "evolution": {"shared_task": True}},
+            "a curriculum chooses a task for each pair",
+        ),
         ({"objective": {"clock_gate": math.nan}}, "clock_gate must be a finite number, not nan"),
         ({"rival": {"a2c_value_rate": math.inf}}, "a2c_value_rate must be a finite number from 0"),
         ({"agent": {"clip": math.nan}}, "clip must be above 0 (inf for none), not nan"),

@@ -13,7 +13,7 @@ from discovery.outer.tasks import paired_lives, sample_horizons, sample_tasks, s
 LAW = HorizonConfig(shortest=10, longest=250)
 # Jitted: one program, where every operation would be one.
 horizons = jax.jit(sample_horizons, static_argnums=(1, 2))
-tasks = jax.jit(sample_tasks, static_argnums=(1, 2, 3))
+tasks = jax.jit(sample_tasks, static_argnums=(1, 2, 3, 4))
 lives = jax.jit(paired_lives, static_argnums=2)
 
 
@@ -79,3 +79,14 @@ def test_partners_share_a_task_and_perhaps_their_random_numbers(shared: bool) ->
     distinct, partners = np.unique(keys, axis=0), keys.reshape(3, 2, -1)
     assert len(distinct) == (3 if shared else 6)
     assert (partners[:, 0] == partners[:, 1]).all() == shared
+
+
+def test_all_pairs_share_one_task() -> None:
+    one = tasks(jax.random.key(3), level, LAW, 5, True)
+    alone = tasks(jax.random.key(3), level, LAW, 1, False)
+    assert one.level["wind"].shape == (5, 2)
+    assert (one.level["wind"] == alone.level["wind"]).all()
+    assert one.horizon.tolist() == alone.horizon.tolist() * 5
+    # Horizons still follow their law: they differ from generation to generation.
+    several = {int(tasks(jax.random.key(k), level, LAW, 5, True).horizon[0]) for k in range(8)}
+    assert len(several) > 4
