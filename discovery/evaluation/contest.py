@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,12 +104,17 @@ class Where(NamedTuple):
 class Book:
     """Scores of a table, and the statistics of each cell, computed once."""
 
-    def __init__(self, rows: Iterable[Levelled], resamples: int = RESAMPLES) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Levelled],
+        resamples: int = RESAMPLES,
+        name: Callable[[Levelled], str] = lambda row: row.cell,
+    ) -> None:
         self.resamples = resamples
         self._scores: dict[tuple[str, Where], dict[int, tuple[float, ...]]] = defaultdict(dict)
         for row in rows:
             where = Where(row.horizon, row.actions, row.measure)
-            self._scores[row.cell, where][row.seed] = row.scores
+            self._scores[name(row), where][row.seed] = row.scores
         self._cells: dict[tuple[str, Where, tuple[int, ...]], Cell] = {}
 
     def seeds(self, names: Iterable[str], where: Iterable[Where]) -> tuple[int, ...]:
@@ -147,6 +152,30 @@ class Book:
             return None
         found = self.cell(ours, where, seeds).less(self.cell(other, where, seeds))
         return _claimed(found, seeds)
+
+    def contrast(
+        self, plus: Sequence[str], minus: Sequence[str], where: Sequence[Where]
+    ) -> Estimate | None:
+        """How far the mean of some objectives is above the mean of others."""
+        seeds = self.seeds([*plus, *minus], where)
+        if not seeds:
+            return None
+        high, low = (
+            mean_of([self.cell(name, where, seeds) for name in names]) for names in (plus, minus)
+        )
+        return _claimed(high.less(low), seeds)
+
+    def interaction(
+        self, ours: tuple[str, str], others: tuple[str, str], where: Sequence[Where]
+    ) -> Estimate | None:
+        """How far one difference is above another: (a - b) - (c - d)."""
+        seeds = self.seeds([*ours, *others], where)
+        if not seeds:
+            return None
+        (a, b), (c, d) = (
+            [self.cell(name, where, seeds) for name in pair] for pair in (ours, others)
+        )
+        return _claimed(a.less(b).less(c.less(d)), seeds)
 
     def improvement(self, ours: str, other: str, where: Sequence[Where]) -> Interval | None:
         """Chance that a search for one beats a search for the other on a level, mean over places.

@@ -20,8 +20,10 @@ from discovery.evaluation.figures import COLOURS, MARKERS, STYLE
 
 if TYPE_CHECKING:
     from discovery.evaluation.claim_1 import Numbers, Size
+    from discovery.evaluation.claim_6 import Numbers as Numbers6
+    from discovery.evaluation.claim_6 import Part
 else:
-    Numbers = Size = Any
+    Numbers = Numbers6 = Part = Size = Any
 
 Look = Mapping[str, Any]
 
@@ -171,6 +173,89 @@ def _against(axes: Axes, numbers: Numbers, size: Size) -> None:
     axes.set_ylabel("TA-LPG less the other\n(normalised final score)")
     if names:
         _below(axes, 3)
+
+
+def claim_6(numbers: Numbers6) -> Figure:
+    """Each combination a row, each form of the clock a row.
+
+    Args:
+      numbers: of the tables.
+
+    Returns:
+      The figure: scores, what the clock is worth, how that differs from our combination, signals.
+    """
+    blocks = [(numbers.settings, "shaping, tasks, streams"), (numbers.clocks, "forms of the clock")]
+    blocks = [(parts, title) for parts, title in blocks if parts]
+    if not blocks:
+        raise ValueError("there is nothing to draw")
+    heights = [0.36 * len(parts) + 1.0 for parts, _ in blocks]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12.0, sum(heights) + 0.5))
+        FigureCanvasAgg(figure)
+        figure.set_layout_engine("constrained")
+        grid = figure.subplots(
+            len(blocks), 4, squeeze=False, height_ratios=heights, width_ratios=(3, 3, 3, 2)
+        )
+        for panels, (parts, title) in zip(grid, blocks, strict=True):
+            _parts(panels, parts, title)
+        for column in range(4):
+            _wide([panels[column] for panels in grid])
+        _legend_6(figure)
+    return figure
+
+
+def _parts(panels: Sequence[Axes], parts: Sequence[Part], title: str) -> None:
+    """One block of rows."""
+    clocks = all(len(part.scores) == 1 for part in parts)
+    for row, part in enumerate(parts):
+        for place, objective in enumerate(("TA-LPG", "LPG")):
+            shift = row + (0.0 if clocks else (place - 0.5) * 0.34)
+            look = LOOKS[objective]
+            if objective in part.scores:
+                _bar(panels[0], part.scores[objective], shift, **look)
+            if objective in part.signal:
+                point = [part.signal[objective]]
+                panels[3].plot(point, [shift], linestyle="none", markersize=5, **look)
+        for axes, found in ((panels[1], part.gain), (panels[2], part.interaction)):
+            if found is not None:
+                _bar(axes, found, row, color=BLACK, marker=MARKERS[3])
+    for axes in panels:
+        axes.set_ylim(len(parts) - 0.5, -0.5)
+        axes.set_yticks(range(len(parts)), [""] * len(parts))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticklabels([part.name for part in parts])
+    panels[0].set_title(title, loc="left", fontweight="bold")
+    panels[0].set_xlabel("normalised final score\n(0 random, 1 optimal)")
+    panels[1].set_xlabel("gain of the clock: TA-LPG less LPG\n(normalised score)")
+    panels[2].set_xlabel(
+        "difference to TA-LPG's own clock\n(normalised score)"
+        if clocks
+        else "gain less that of the first row\n(normalised score)"
+    )
+    panels[3].set_xlabel("signal of a pair\n(correlation over two streams)")
+    for axes in panels[1:3]:
+        _around_zero(axes, ticks=5)
+
+
+def _wide(column: Sequence[Axes]) -> None:
+    """The same range in the panels of a column."""
+    ends = [axes.get_xlim() for axes in column]
+    for axes in column:
+        axes.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
+
+
+def _legend_6(figure: Figure) -> None:
+    points: dict[str, Any] = {"linestyle": "none", "markersize": 5}
+    handles: list[Any] = [
+        Line2D([], [], label=name, **{**LOOKS[name], **points}) for name in ("TA-LPG", "LPG")
+    ]
+    handles += [
+        Line2D([], [], label="difference", color=BLACK, marker=MARKERS[3], **points),
+        Line2D([], [], color="0.3", label="95 % interval over search seeds and levels"),
+        Patch(color=_LITTLE, label=f"within {number(EFFECT)}: too little to count"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
 
 
 def _legend(figure: Figure) -> None:
