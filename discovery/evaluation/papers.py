@@ -241,12 +241,14 @@ def reproduce(
     until = math.inf if minutes is None else time.monotonic() + 60 * minutes
     found: dict[str, Conclusion] = {}
     for plan in plans:
-        report(f"{plan.entry.name}: {plan.entry.claim}")
+        report(f"\n{plan.entry.name}: {plan.entry.claim}")
         if not request.draw:
             _run(plan, own, request, until, report)
         conclusion = _conclude(plan, own, request, report)
         if conclusion:
             found[plan.entry.name] = conclusion
+    if request.all:
+        _write_page(plans, found, out, report)
     return found
 
 
@@ -539,6 +541,33 @@ def _conclude(
         place = own / name if (own / name).is_file() else packaged() / name
         report(f"  {table.name:<6}  {place}")
     return found
+
+
+def _write_page(
+    plans: Sequence[Plan],
+    found: Mapping[str, Conclusion],
+    out: Path,
+    report: Callable[[Any], None],
+) -> None:
+    """Write the page of all entries."""
+    from discovery.evaluation import page
+
+    sections = []
+    for plan in plans:
+        name = plan.entry.name
+        size = "" if plan.label == name else f" --size {plan.size}"
+        section = page.Section(
+            name=name,
+            claim=plan.entry.claim,
+            size=plan.size,
+            found=found.get(name),
+            picture=out / f"{plan.label}.png" if name in found else None,
+            tables=[_file(plan.entry, table) for table in plan.module.TABLES],
+            command=f"kairos reproduce {name}{size} --draw",
+        )
+        sections.append(section)
+    for path in page.write(out, sections):
+        report(f"page: {path}")
 
 
 __all__ = [
