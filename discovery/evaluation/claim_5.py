@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from discovery.config import AgentConfig, UpdateConfig
-from discovery.evaluation import claim_1, slopes
+from discovery.evaluation import claim_1, claim_4, slopes
 from discovery.evaluation.claims import Conclusion, Grid, Table
 from discovery.evaluation.papers import Job
 from discovery.evaluation.statistics import FEWEST_SEEDS
@@ -38,6 +38,8 @@ CHOSEN = (AWARE, "scaled TA-LPG", "elapsed", "constant", BLIND)
 """Of claim 1's contenders."""
 STATIC = ("constant", BLIND)
 """Of these, those that could say nothing else whatever share of life they are told."""
+DRIFTS = (claim_4.AWARE, claim_4.BLIND)
+"""Of claim 4's contenders."""
 SIGNS = (1.0, -1.0)
 """Advantages at which a drift is examined."""
 THOUSANDTHS = 1e3
@@ -182,7 +184,7 @@ SIZES = {
 
 
 def jobs(size: str, seeds: Sequence[int]) -> list[Job]:
-    """What is looked at: claim 1's objectives, one that was never trained, and PPO.
+    """What is looked at: objectives of claims 1 and 4, one that was never trained, and PPO.
 
     Args:
       size: a key of :data:`SIZES`.
@@ -208,6 +210,14 @@ def jobs(size: str, seeds: Sequence[int]) -> list[Job]:
         config = replace(found[0].config, agent=_PPO_AGENT)
         seen = look._replace(told=())
         found.append(Job(claim_1.RANGE, PPO, "ppo", seed, config, seen, source="ppo"))
+    home = "claim-4" if size == next(iter(SIZES)) else f"claim-4-{size}"
+    for job in claim_4.jobs(size, seeds):
+        if job.cell in DRIFTS:
+            n = job.config.horizon.longest
+            # Where rates fall, the clock moves them too: of updates this says nothing of the drift.
+            alone = job.cell == claim_4.AWARE and job.config.agent.update.anneal == 0
+            seen = Look(chosen.levels, told=(n,) if alone else (), drift=n)
+            found.append(job._replace(sweep=seen, home=home))
     return found
 
 
@@ -258,7 +268,7 @@ def gather(tables: Mapping[str, Sequence[Any]]) -> Numbers:
       The numbers.
     """
     told: dict[str, dict[str, dict[int, dict[int, list[np.ndarray]]]]] = {}
-    for row in tables["moved"]:
+    for row in sorted(tables["moved"], key=_place):
         by_seed = told.setdefault(row.measure, {}).setdefault(row.cell, {})
         ages = by_seed.setdefault(row.horizon, {}).setdefault(row.seed, [])
         ages.append(np.array(row.values) / THOUSANDTHS)
@@ -273,17 +283,23 @@ def gather(tables: Mapping[str, Sequence[Any]]) -> Numbers:
         for measure, cells in told.items()
     }
     lives: dict[str, Curves] = {}
-    for row in tables["lives"]:
+    for row in sorted(tables["lives"], key=_place):
         if row.measure == "entropy":
             by_horizon = lives.setdefault(row.cell, {})
             by_horizon.setdefault(row.horizon, {})[row.seed] = np.array(row.values)
     turns: dict[str, dict[str, Ratios]] = {"half": {}, "back": {}}
-    for row in tables["turns"]:
+    for row in sorted(tables["turns"], key=_place):
         by_sign = turns[row.measure].setdefault(f"{row.cell}, {row.group}", {})
         by_sign.setdefault(row.advantage, {})[row.seed] = np.array(row.ratios)
     drift = max((row.horizon for row in tables["turns"]), default=0)
     empty: dict[str, Curves] = {}
     return Numbers(mean.get("entropy", empty), mean.get("kl", empty), lives, **turns, drift=drift)
+
+
+def _place(row: Any) -> tuple[int, Any]:
+    """Of a row, in the order in which cells are shown."""
+    order = [*CHOSEN, *DRIFTS, UNTRAINED, PPO]
+    return (order.index(row.cell) if row.cell in order else len(order)), row[:6]
 
 
 def entropy_slopes(curves: Curves) -> dict[int, BySeed]:

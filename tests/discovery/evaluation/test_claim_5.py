@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from discovery.config import LifeConfig, check
-from discovery.evaluation import claim_1, claim_5, claims, figures, schedule_trials, slopes
+from discovery.evaluation import claim_1, claim_4, claim_5, claims, figures, schedule_trials, slopes
 from discovery.evaluation.claim_5 import Lived, Look, Moved, Turned
 from discovery.evaluation.papers import Job
 
@@ -26,6 +26,8 @@ def made_up(
     """Rows of every job: changes of entropy with a slope by cell and seed, and curves of lives."""
     tables: Tables = {"moved": [], "turns": [], "lives": []}
     for job in claim_5.jobs("cpu", seeds):
+        if job.cell in claim_5.DRIFTS:
+            continue
         who, look = job.identity("cpu"), job.sweep
         for n in look.told:
             times = slopes.shares(n)
@@ -63,13 +65,15 @@ def by_share(cell: str, n: np.ndarray, horizon: int) -> np.ndarray:
 
 def test_it_looks_at_the_searches_of_claim_1() -> None:
     jobs = claim_5.jobs("cpu", [0, 3])
-    theirs = {job.folder: job.config for job in claim_1.jobs("cpu", [0, 3])}
-    shared = [job for job in jobs if job.home]
-    assert {job.cell for job in shared} == set(claim_5.CHOSEN)
-    for job in shared:
-        assert job.home == "claim-1"
-        assert theirs[job.folder] == job.config
-        assert job.place(Path("runs/claim-5")) == Path("runs/claim-1") / job.folder
+    known: dict[str, Any] = {"claim-1": claim_1, "claim-4": claim_4}
+    cells = {"claim-1": claim_5.CHOSEN, "claim-4": claim_5.DRIFTS}
+    for name, module in known.items():
+        theirs = {job.folder: job.config for job in module.jobs("cpu", [0, 3])}
+        shared = [job for job in jobs if job.home == name]
+        assert {job.cell for job in shared} == {*cells[name]}
+        for job in shared:
+            assert theirs[job.folder] == job.config
+            assert job.place(Path("runs/claim-5")) == Path("runs") / name / job.folder
     others = [job for job in jobs if not job.home]
     assert [(job.cell, job.seed, job.is_start, job.source) for job in others] == [
         ("untrained", 0, True, ""),
@@ -78,9 +82,19 @@ def test_it_looks_at_the_searches_of_claim_1() -> None:
     ]
     for job in jobs:
         check(job.config)
-    assert {job.home for job in claim_5.jobs("full", [0])} == {"claim-1-full", ""}
+    homes = {job.home for job in claim_5.jobs("full", [0])}
+    assert homes == {"claim-1-full", "claim-4-full", ""}
     # What cannot say anything else is not asked; what was never trained is not watched.
-    wanted = {job.cell: [len(table.wanted(job)) for table in claim_5.TABLES] for job in jobs}
+    asked = {
+        (job.cell, job.group): [len(table.wanted(job)) for table in claim_5.TABLES] for job in jobs
+    }
+    assert {of: each for of, each in asked.items() if of[0] in claim_5.DRIFTS} == {
+        ("TA-LPO", "constant rate"): [2 * len(slopes.ages(24)), 4, 0],
+        ("TA-LPO", "linear rate"): [0, 4, 0],
+        ("LPO", "constant rate"): [0, 4, 0],
+        ("LPO", "linear rate"): [0, 4, 0],
+    }
+    wanted = {cell: each for (cell, _), each in asked.items()}
     ages = sum(len(slopes.ages(n)) for n in claim_5.SIZES["cpu"].told)
     assert wanted["TA-LPG"] == [2 * ages, 0, 6]
     assert wanted["LPG"] == wanted["constant"] == wanted["PPO"] == [0, 0, 6]
@@ -179,7 +193,8 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_job_is_looked_at(tmp_path: Path) -> None:
     """The functions that make the tables, on objectives that exist."""
-    ours, *_, ppo = claim_5.jobs("cpu", [0])
+    by_cell = {job.cell: job for job in claim_5.jobs("cpu", [0])}
+    ours, ppo = by_cell["TA-LPG"], by_cell["PPO"]
     life = LifeConfig(environments=2, rollout=4, evaluation_environments=2)
     update = replace(ppo.config.agent.update, minibatches=2)
     look = Look(2, (3,), (2, 4), drift=5)
