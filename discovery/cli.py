@@ -251,6 +251,9 @@ def _evolve_all(request: EvolveConfig, planned: list[tuple[Config, str]]) -> int
             devices=request.devices,
             hosts=request.hosts,
             cache=True,
+            like=request.like or None,
+            keep_nonfinite=request.keep_nonfinite,
+            debug_nans=request.debug_nans,
             tensorboard=request.tensorboard,
             wandb=request.wandb,
         )
@@ -266,11 +269,18 @@ def _parse_evolve(arguments: list[str]) -> EvolveConfig:
     """The request, with the defaults of a preset or of the run that is gone on with."""
     resume, name = _flag(arguments, "--resume"), _flag(arguments, "--preset")
     if not arguments:
+    like = _flag(arguments, "--like")
         raise ConfigError(f"give --preset ({', '.join(PRESETS)}), or your own sizes, or --resume")
     base = Config()
-    if resume == "":  # a variable of the shell's that is not set
-        raise ConfigError("--resume needs a run folder")
-    if resume is not None:
+    if "" in (resume, like):  # a variable of the shell's that is not set
+        raise ConfigError("--resume and --like need a run folder")
+    if like is not None and (resume, name) != (None, None):
+        raise ConfigError("--like takes all that a run records: leave out --resume and --preset")
+    if like is not None:
+        from discovery.runs.folders import load_config
+
+        base = load_config(Path(like))
+    elif resume is not None:
         from discovery.runs.folders import load_config
 
         base = load_config(Path(resume))
@@ -292,7 +302,8 @@ def _planned(request: EvolveConfig) -> list[tuple[Config, str]]:
     from discovery.runs.folders import default
 
     if not request.seeds:
-        return [(request.config, request.out or str(default(request.config)))]
+        again = f"{request.like.rstrip('/')}-again" if request.like else ""
+        return [(request.config, request.out or again or str(default(request.config)))]
     configs = [replace(request.config, seed=seed) for seed in seeds(request.seeds)]
     return [(c, f"{request.out}-{c.seed}" if request.out else str(default(c))) for c in configs]
 

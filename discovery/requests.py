@@ -36,6 +36,9 @@ class EvolveConfig:
     """Run folder to go on with, exactly where it stopped; only --generations may differ."""
     from_generation: int | None = None
     """With --resume: go on from this checkpoint instead of the newest."""
+    like: str = ""
+    """Run folder whose search to do again, from its beginning, in <folder>-again; it is told what
+    differs, and in the end whether the bytes are the same."""
     seeds: str = ""
     """One run folder a seed, such as 0-4 or 0,3,7."""
     max_minutes: float | None = None
@@ -45,6 +48,11 @@ class EvolveConfig:
     hosts: str = ""
     """Other processes of this run: ADDRESS:PORT,COUNT,INDEX of this one; auto, for JAX to find out;
     alone. By default as a launcher tells (SLURM, Open MPI, workers of a TPU)."""
+    keep_nonfinite: bool = False
+    """Keep the parameters of candidates whose lives were not finite, in nonfinite/."""
+    debug_nans: bool = False
+    """Stop at the first life or number of the search that is not finite, and name its first leaf
+    that is not. The host then waits for every generation."""
     tensorboard: bool = False
     """Also write TensorBoard's event files."""
     wandb: bool = False

@@ -17,7 +17,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-from discovery.config import ConfigError
 from discovery.devices import processes, put
 from discovery.inner.build import core
 from discovery.inner.lifetime import Measure, Outcome, Task, World, live
@@ -54,6 +53,9 @@ class Cohort(NamedTuple):
     group: int
     replicated: NamedSharding
     """The placement of everything that is not a life."""
+    world: World
+    candidate: Candidate
+    """How a life's objective is made, for who looks at one life alone."""
 
 
 def largest_divisor(count: int, most: int) -> int:
@@ -64,16 +66,13 @@ def largest_divisor(count: int, most: int) -> int:
 def population_mesh(groups: int) -> Mesh:
     """As many devices as share the groups evenly, on one axis; as many of each process.
 
-    Raises:
-      ConfigError: there are processes that would get none.
+    Groups that processes cannot share evenly are computed by each of them alone, all the same.
     """
     several = processes()
     if groups % several:
-        raise ConfigError(
-            f"{groups} groups of lives do not spread evenly over {several} processes: lower "
-            "--group (--agents-group), or start another number of processes"
-        )
-    local = [jax.local_devices(process_index=process) for process in range(several)]
+        several, local = 1, [jax.local_devices()]
+    else:
+        local = [jax.local_devices(process_index=process) for process in range(several)]
     each = largest_divisor(groups // several, min(map(len, local)))
     return Mesh(np.asarray([device for own in local for device in own[:each]]), (AXIS,))
 
@@ -224,4 +223,4 @@ def make_cohort(
     def memory(source: PyTree, hyper: Any, lives: Lives, measure: Measure) -> int:
         return bytes_of(program, *arguments(source, hyper, lives, measure))
 
-    return Cohort(run, memory, capacity, group, replicated)
+    return Cohort(run, memory, capacity, group, replicated, world, candidate)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,36 @@ def measure(kind: str) -> Measure:
     return Measure(points=jnp.int32(points), modes=jnp.int32(1))
 
 
+class Lived(NamedTuple):
+    """Lives that were lived together, and what came of them."""
+
+    cohort: Cohort
+    source: PyTree
+    hyper: Any
+    lives: Lives
+    outcome: Outcome
+
+
+_watching: list[list[Lived]] = []
+
+
+@contextmanager
+def watched() -> Generator[list[Lived]]:
+    """What is lived meanwhile, in turn: for who looks for the life that went wrong."""
+    seen: list[Lived] = []
+    _watching.append(seen)
+    try:
+        yield seen
+    finally:
+        _watching.remove(seen)
+
+
 def lived(cohort: Cohort, source: PyTree, hyper: Any, lives: Lives, kind: str) -> Outcome:
     """Outcomes of lives, scored for a fitness, on one device: sums are then taken in one order."""
-    return put(cohort.run(source, hyper, lives, measure(kind)), home())
+    outcome: Outcome = put(cohort.run(source, hyper, lives, measure(kind)), home())
+    for seen in _watching:
+        seen.append(Lived(cohort, source, hyper, lives, outcome))
+    return outcome
 
 
 def fitness(outcome: Outcome, kind: str) -> Float[Array, " L"]:

@@ -311,14 +311,15 @@ def restore(folder: Path, abstract: Any, generation: int | None = None) -> Resto
         told = f"leaf {leaf}: {what}" if leaf else what
         raise CheckpointError(f"{path / name} is damaged: {told}", chosen)
     state = _read_state(path, chosen, abstract, sealed_too)
-    for want, have in zip(expected, manifest(state), strict=True):
+    for want, have in zip(expected, manifest(state, abstract), strict=True):
         if want != have:
             raise CheckpointError(
                 f"{path / 'state'} is damaged: leaf {want.path}: expected {_kind(want)}, "
                 f"found {_kind(have)}",
                 chosen,
             )
-    return Restored(chosen, state, meta["progress"], notes)
+    placed = _placed(state, abstract) if sealed_too else state
+    return Restored(chosen, placed, meta["progress"], notes)
 
 
 def _folder(leaf: Leaf) -> str:
@@ -399,7 +400,7 @@ def _read_meta(path: Path, generation: int) -> dict[str, Any]:
 
 
 def _read_state(path: Path, generation: int, abstract: Any, plain: bool) -> Any:
-    """The state, placed as an abstract tree says; ``plain`` if its arrays are those of the host."""
+    """The state, where an abstract tree wants it or, if it is ``plain``, on the host."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
@@ -420,7 +421,7 @@ def _read_state(path: Path, generation: int, abstract: Any, plain: bool) -> Any:
                 problem = f"leaf {_name(place)} is not there"
     if problem:
         raise CheckpointError(f"{path / 'state'} is damaged: {problem}", generation)
-    return _placed(items.state, abstract) if plain else items.state
+    return items.state
 
 
 def _check_shapes(path: Path, generation: int, expected: list[Leaf], abstract: Any) -> None:
@@ -449,13 +450,19 @@ def _kind(leaf: Leaf) -> str:
     return f"{leaf.dtype}{leaf.shape} with SHA-256 {leaf.sha256[:12]}"
 
 
-def manifest(state: Any) -> list[Leaf]:
-    """Path, dtype, shape, bytes and SHA-256 of every leaf of a tree, in the tree's order."""
+def manifest(state: Any, like: Any = None) -> list[Leaf]:
+    """Path, dtype, shape, bytes and SHA-256 of every leaf of a tree, in the tree's order.
+
+    Args:
+      state: arrays, or those of :func:`on_host`.
+      like: has the types and shapes of the state's leaves, if it is not the state itself.
+    """
     import jax
 
     leaves = []
-    for place, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        data = _bits(leaf)
+    kinds = jax.tree_util.tree_flatten_with_path(state if like is None else like)[0]
+    for (place, leaf), value in zip(kinds, jax.tree.leaves(state), strict=True):
+        data = _bits(value)
         leaves.append(
             Leaf(
                 path=_name(place),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from discovery import devices
 from discovery.config import Config, population, to_dict
 from discovery.runs import folders, logs
-from learned_objectives.library import save
+from learned_objectives.library import save, write_whole
 
 
 def write_card(where: Path, config: Config, objective: Any, theta: Any) -> Path:
@@ -62,6 +62,39 @@ def _author() -> str | None:
 
 def write_figure(where: Path, config: Config) -> Path:
     """Draw ``figures/learning.png`` and ``.svg`` from ``metrics.jsonl``.
+def write_nonfinite(where: Path, generation: int, found: Sequence[tuple[Any, str]]) -> Path:
+    """Keep candidates that were not finite: their parameters, and what was wrong with each.
+
+    Args:
+      where: run folder.
+      generation: in which they lived.
+      found: each with the words of ``discovery.outer.autopsy.first_bad``.
+
+    Returns:
+      The path of ``nonfinite/<generation>.safetensors``, with leaves such as ``3-/cell/wx`` of the
+      candidate below the mean of pair 3; beside it stands what was wrong, as JSON.
+
+    Raises:
+      OSError: the disk is full or read-only.
+    """
+    import jax
+    import safetensors.numpy
+
+    arrays, told = {}, {}
+    for one, why in found:
+        name = f"{one.pair}{'+' if one.sign > 0 else '-'}"
+        told[name] = {"horizon": one.horizon, "first": why}
+        for at, leaf in jax.tree_util.tree_flatten_with_path(one.theta)[0]:
+            place = jax.tree_util.keystr(at, simple=True, separator="/") or "theta"
+            arrays[f"{name}/{place}"] = np.array(leaf, order="C")
+    folder = where / folders.NONFINITE
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{generation}.safetensors"
+    write_whole(path, safetensors.numpy.save(arrays))
+    folders.write_json(path.with_suffix(".json"), told)
+    return path
+
+
 
     Args:
       where: run folder.

@@ -28,6 +28,7 @@ CURRICULUM = "curriculum.csv"
 CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 TRACEBACK = "traceback.txt"
+NONFINITE = "nonfinite"
 
 _OWN = (
     CONFIG,
@@ -37,6 +38,7 @@ _OWN = (
     CHECKPOINTS,
     FIGURES,
     TRACEBACK,
+    NONFINITE,
     ARRAYS,
     CARD,
     "evaluation.csv",
@@ -273,27 +275,75 @@ def note_machine(folder: Path, generation: int | None) -> list[str]:
     if generation is None or not path.exists():
         write_json(path, now)
         return []
-    saved = read_json(path)
-    if not isinstance(saved, dict):
-        raise ConfigError(f"{path} must be an object, not {type(saved).__name__}")
-    sessions = saved.get("resumed")
-    sessions = list(sessions) if isinstance(sessions, list) else []
-    first = {name: value for name, value in saved.items() if name != "resumed"}
+    first, sessions = _sessions(path)
+    known = "devices" in first
     # Killed before JAX was up, the first session never knew its devices.
     first.setdefault("devices", now["devices"])
-    last = first
-    for session in sessions:
-        last = last | session if isinstance(session, dict) else last
-    keys = [key for key in {**now, **last} if key != "generation"]
-    other = [key for key in keys if last.get(key) != now.get(key)]
-    if other or "devices" not in saved:
+    last = _last(first, sessions)
+    other = _other(last, now)
+    if other or not known:
         if other:
             sessions.append({"generation": generation} | {key: now.get(key) for key in other})
         write_json(path, first | ({"resumed": sessions} if sessions else {}))
     if not other:
         return []
-    told = ", ".join(f"{key} {now.get(key, 'gone')} (was {last.get(key, 'none')})" for key in other)
-    return [f"differs from before: {told}; bits may differ"]
+    return [f"differs from before: {_told(last, now, other)}; bits may differ"]
+
+
+def unlike(folder: Path, config: Config) -> list[str]:
+    """What differs between a run and one that does it again, here and now.
+
+    Args:
+      folder: of the run.
+      config: of the one that does it again.
+
+    Returns:
+      A line for what differs of the configuration, of the machine, and of its own sessions.
+    """
+    notes = []
+    if fields := differences(load_config(folder), config):
+        notes.append(f"as {folder} but for: {', '.join(fields)}")
+    path = folder / VERSIONS
+    if not path.exists():
+        return [*notes, f"{folder} does not tell its versions: bits may differ"]
+    first, sessions = _sessions(path)
+    now = devices.versions() | {"devices": devices.describe()}
+    last = _last(first, sessions)
+    if other := _other(last, now):
+        notes.append(f"differs from {folder}: {_told(last, now, other)}; bits may differ")
+    if sessions:
+        notes.append(f"{folder} was itself gone on with on another machine: bits may differ")
+    return notes
+
+
+def _sessions(path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """What was written down when a run began, and each time it was gone on with."""
+    saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{path} must be an object, not {type(saved).__name__}")
+    try:
+        json.dumps(saved, allow_nan=False)
+    except ValueError:
+        raise ConfigError(f"{path} holds a number that is not finite") from None
+    sessions = saved.get("resumed")
+    first = {name: value for name, value in saved.items() if name != "resumed"}
+    return first, list(sessions) if isinstance(sessions, list) else []
+
+
+def _last(first: dict[str, Any], sessions: list[Any]) -> dict[str, Any]:
+    last = first
+    for session in sessions:
+        last = last | session if isinstance(session, dict) else last
+    return last
+
+
+def _other(last: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    keys = [key for key in {**now, **last} if key != "generation"]
+    return [key for key in keys if last.get(key) != now.get(key)]
+
+
+def _told(last: Mapping[str, Any], now: Mapping[str, Any], other: list[str]) -> str:
+    return ", ".join(f"{key} {now.get(key, 'gone')} (was {last.get(key, 'none')})" for key in other)
 
 
 def write_json(path: Path, data: Any) -> None:

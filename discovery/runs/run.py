@@ -66,6 +66,9 @@ def evolve(
     console: Console | None = None,
     devices: int | None = None,
     hosts: str = "",
+    like: str | os.PathLike[str] | None = None,
+    keep_nonfinite: bool = False,
+    debug_nans: bool = False,
     cache: bool = False,
     tensorboard: bool = False,
     wandb: bool = False,
@@ -87,6 +90,9 @@ def evolve(
       hosts: where the other processes of this run are, see ``discovery.devices.parse_hosts``; by
         default as a launcher tells. Each of them makes this same call, and an error ends them all:
         it is printed and the process left, since none can go on alone.
+      like: a run that this one does again: what differs is told, and whether the bytes are equal.
+      keep_nonfinite: keep the parameters of candidates whose lives were not finite.
+      debug_nans: stop at the first life or number that is not finite, and name its first bad leaf.
       cache: keep compiled programs in the user's cache folder.
       tensorboard: also write TensorBoard's event files.
       wandb: also log to Weights & Biases.
@@ -133,6 +139,8 @@ def evolve(
             stop = stack.enter_context(Stop(quiet))
             host = _Host(where, config, screen, stop, resume is not None, several, first)
             stack.callback(host.close)
+            host.like = None if like is None else Path(like)
+            host.keep_nonfinite, host.debug_nans = keep_nonfinite, debug_nans
             host.deadline = math.inf if max_minutes is None else began + 60 * max_minutes
             for note in notes:
                 screen.line(note)
@@ -219,6 +227,8 @@ def _leave(error: BaseException) -> None:
     os._exit(status)
 
 
+_MOST_KEPT = 16
+"""Candidates of a generation that are looked at if they were not finite."""
 _LAST_S = 2.0
 """JAX aborts the other processes once the first is gone: time for them to leave by themselves."""
 _LOST = (
@@ -268,6 +278,10 @@ class _Host:
         """Of several processes, what asked them to stop when those generations were begun."""
         self.agreed: Stopped = ""
         """What asked one of several processes to stop, once all have heard of it."""
+        self.before: deque[Any] = deque()
+        """States before those generations, where somebody wants to know what went wrong."""
+        self.like: Path | None = None
+        self.keep_nonfinite = self.debug_nans = False
         self.score: float | None = None
         self.saved: int | None = None
         """Generation of the newest checkpoint on disk."""
@@ -293,6 +307,11 @@ class _Host:
         """Start JAX, make the search, and take the state from disk or from the configuration."""
         lives, together = population(self.config)
         groups = max(1, lives // together)
+        if groups % devices.processes():
+            raise ConfigError(
+                f"{groups} groups of lives do not spread evenly over {devices.processes()} "
+                f"processes: lower {self._group()}, or start another number of processes"
+            )
         devices.start(count, most=groups, cache=cache)
         import jax  # only now: the folder says how to begin again
 
@@ -332,6 +351,8 @@ class _Host:
         if not self.first:
             return
         for note in folders.note_machine(self.where, self.generation if self.resumed else None):
+            self.screen.line(note)
+        for note in folders.unlike(self.like, self.config) if self.like else []:
             self.screen.line(note)
         path = self.where / folders.METRICS
         logs.cut(path, -1 if found is None else self.generation, self.config.log_every)
@@ -515,7 +536,8 @@ class _Host:
         while self.waiting:
             # While one generation is read the next is on its way, but never across a chunk's end:
             # what is validated and saved there has been read.
-            if self.sent % every and self.sent < total and not self._leaving():
+            ahead = self.sent % every and self.sent < total and not self.debug_nans
+            if ahead and not self._leaving():
                 self._send()
             self._record(self.waiting.popleft())
             if not self.waiting:
@@ -535,6 +557,8 @@ class _Host:
         """Begin a generation; returns before its numbers are known."""
         if self.several:
             self.asked.append(devices.gathered(REASONS.index(self._asked_to_stop())))
+        if self.keep_nonfinite or self.debug_nans:
+            self.before.append(self.state)
         self.state, metrics = self.search.step(self.state)
         self.sent += 1
         self.waiting.append(metrics)
@@ -549,6 +573,8 @@ class _Host:
         self.pending.append(row)
         self.steps += row.get("steps", 0.0)
         self.chunk_steps += row.get("steps", 0.0)
+        if self.before:
+            self._examine(self.before.popleft(), row.get("nonfinite", 0) > 0)
         if row.get("nonfinite", 0) >= population(self.config)[0]:
             self._write({"generation": self.generation} | reduced(self.pending))
             good = self.where / folders.CHECKPOINTS / str(self.saved)
@@ -558,6 +584,35 @@ class _Host:
                 f"begin again with a lower {self._steps_down()}"
             )
         self.screen.update(self.generation)
+
+    def _examine(self, before: Any, nonfinite: bool) -> None:
+        """Keep what was not finite in the generation just read, and stop at it, as was asked."""
+        if not nonfinite and not self.debug_nans:
+            return
+        from discovery.outer import autopsy
+
+        found = autopsy.lost(self.search, before, _MOST_KEPT) if nonfinite else []
+        told = [] if found is None else [(one, autopsy.first_bad(one)) for one in found]
+        if self.keep_nonfinite and nonfinite and self.first:
+            from discovery.runs.ending import write_nonfinite
+
+            if found is None:
+                self.screen.line("lives that go on from window to window are not kept")
+            else:
+                path = write_nonfinite(self.where, self.generation, told)
+                self.screen.line(f"generation {self.generation}: not finite, kept in {path}")
+        if not self.debug_nans:
+            return
+        if told:
+            one, why = told[0]
+            side = "+" if one.sign > 0 else "-"
+            what = f"candidate {one.pair}{side}, horizon {one.horizon}: {why}"
+        elif nonfinite:
+            what = "an agent that lives on turned non-finite, and is born again"
+        else:
+            what = autopsy.bad_leaf(self.state, "state")
+        if what:
+            raise RunError(f"generation {self.generation}: {what}; {self.safe()}")
 
     def _steps_down(self) -> str:
         """The flags by which a search moves less."""
@@ -651,5 +706,8 @@ class _Host:
         self.screen.stop()
         self.screen.line(f"objective: {path}")
         self.screen.line(f"learning curve: {figure}")
+        if self.like and (theirs := self.like / path.name).exists():
+            same = theirs.read_bytes() == path.read_bytes()
+            self.screen.line(f"{'the same bytes as' if same else 'other bytes than'} {theirs}")
         if self.config.curriculum.curriculum != "none":
             self.screen.line(f"curriculum: {draw_curriculum(self.where)}")

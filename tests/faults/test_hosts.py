@@ -74,6 +74,7 @@ def start(tmp_path: Path, environment: dict[str, str]) -> Generator[Start]:
     for process in begun:
         if process.poll() is None:
             process.kill()
+        if process.stdout is not None and not process.stdout.closed:
             process.communicate()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from discovery import devices
 from discovery.config import (
     Config,
     ConfigError,
@@ -825,3 +827,43 @@ def test_a_chunk_in_one_line() -> None:
     found = reduced(rows)
     assert math.isnan(found.pop("other"))
     assert found == {"fitness": 1.5, "nonfinite": 3.0, "sigma": 0.125, "signal": 0.5}
+
+
+# --- done again -------------------------------------------------------------------------------
+
+
+def test_a_run_is_done_again(tmp_path: Path, config: Config, make: Make, whole: Path) -> None:
+    again, like = tmp_path / "again", tmp_path / "like"
+    shutil.copytree(whole, like)
+    now = devices.versions() | {"devices": devices.describe()}
+    folders.write_json(like / "versions.json", now)
+    saved = folders.load_config(like)
+    told = lines_of(lambda console: evolve(saved, again, like=like, make=make, console=console))
+    assert "differs from" not in told
+    assert f"the same bytes as {like}/objective.safetensors" in told
+    assert_equal_runs(again, whole)
+
+
+def test_what_is_not_as_it_was_is_told(
+    tmp_path: Path, config: Config, make: Make, whole: Path
+) -> None:
+    like = tmp_path / "like"
+    shutil.copytree(whole, like)
+    versions = json.loads((like / "versions.json").read_text())
+    folders.write_json(like / "versions.json", versions | {"jax": "0.0.1", "resumed": [{"x": "1"}]})
+    told = lines_of(
+        lambda console: evolve(
+            replace(config, seed=3), tmp_path / "run", like=like, make=make, console=console
+        )
+    )
+    assert f"as {like} but for: seed" in told
+    [line] = [line for line in told.splitlines() if line.startswith(f"differs from {like}: ")]
+    assert f"jax {jax.__version__} (was 0.0.1)" in line
+    assert line.endswith("x gone (was 1); bits may differ")
+    assert f"{like} was itself gone on with on another machine: bits may differ" in told
+    assert f"other bytes than {like}/objective.safetensors" in told
+    (like / "versions.json").unlink()
+    assert folders.unlike(like, config) == [f"{like} does not tell its versions: bits may differ"]
+
+    (like / "versions.json").write_text('{"jax": 1e999}')
+    refused("holds a number that is not finite", config, tmp_path / "other", like=like, make=make)
