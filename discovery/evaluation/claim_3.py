@@ -1,8 +1,9 @@
 """What the tables of claim 3 say: numbers of each cell, a page, and words. No JAX.
 
-A number of a cell is a mean over horizons; its sample is the search seeds, of which there are
-fewer than five, so every seed's number is shown and no interval is claimed. A cell is said to do
-something only if it does so in every seed, by more than :data:`EFFECT`.
+A number of a cell is a mean over horizons; its sample is the search seeds. From five seeds on it
+has Student's interval over them (the tables hold means over levels, not levels), and a cell is said
+to do something if the whole interval is above zero and the mean above :data:`EFFECT`. With fewer
+seeds no interval is claimed, and a cell has to do it in every seed, by more than that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.evaluation.cells import (
@@ -35,7 +37,7 @@ from discovery.evaluation.claims import (
     Table,
 )
 from discovery.evaluation.papers import Job
-from discovery.evaluation.statistics import FEWEST_SEEDS
+from discovery.evaluation.statistics import FEWEST_SEEDS, Interval, student_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -186,13 +188,23 @@ def mean_loss(cell: CellNumbers) -> BySeed:
 # --- in words ---------------------------------------------------------------------------------
 
 
-def always(values: Mapping[int, float]) -> bool:
-    """Whether something is so in every search seed, by an effect that counts."""
-    return bool(values) and all(value > EFFECT for value in values.values())
+def claimed(values: Mapping[int, float]) -> Interval | None:
+    """Mean over search seeds with its interval; ``None`` of too few seeds, or not finite ones."""
+    if len(values) < FEWEST_SEEDS or not all(map(math.isfinite, values.values())):
+        return None
+    return student_interval(list(values.values()))
+
+
+def counts(values: Mapping[int, float]) -> bool:
+    """Whether something is so, by an effect that counts: of few seeds, in every single one."""
+    if len(values) < FEWEST_SEEDS:
+        return bool(values) and all(value > EFFECT for value in values.values())
+    found = claimed(values)
+    return found is not None and found.low > 0 and found.estimate > EFFECT
 
 
 def uses_clock(cell: CellNumbers, nulls: Sequence[CellNumbers]) -> bool:
-    """Whether false clocks cost more than they cost either null, in every search seed.
+    """Whether false clocks cost more than they cost either null, paired by search seed.
 
     A search moves every weight, and so changes what a clock does, even if it learns nothing: what
     counts is the difference to an objective that was not searched, and to one that was searched on
@@ -201,7 +213,7 @@ def uses_clock(cell: CellNumbers, nulls: Sequence[CellNumbers]) -> bool:
     mine = mean_loss(cell)
     others = [mean_loss(null) for null in nulls]
     return bool(others) and all(
-        always({seed: mine[seed] - other[seed] for seed in mine.keys() & other.keys()})
+        counts({seed: mine[seed] - other[seed] for seed in mine.keys() & other.keys()})
         for other in others
     )
 
@@ -217,11 +229,16 @@ def verdict(size: str, cells: Sequence[CellNumbers]) -> str:
       A paragraph.
     """
     seeds = {seed for cell in cells for by in cell.gain.values() for seed in by}
-    few = f"{len(seeds)} search seed{'s' * (len(seeds) != 1)}"
-    claimed = ": points, and no interval is claimed" if len(seeds) < FEWEST_SEEDS else ""
+    many = f"{len(seeds)} search seed{'s' * (len(seeds) != 1)}"
+    if len(seeds) < FEWEST_SEEDS:
+        many += ": points, and no interval is claimed"
+        rule = f"it is above {number(EFFECT)} in every seed"
+    else:
+        many += ", 95 % intervals over them (Student's)"
+        rule = f"its interval is above 0 and its mean above {number(EFFECT)}"
     said = [
-        f"Size {size}, {few}{claimed}. Scores are interquartile means over held-out levels, "
-        f"averaged over horizons; something counts if it is above {number(EFFECT)} in every seed."
+        f"Size {size}, {many}. Scores are interquartile means over held-out levels, averaged over "
+        f"horizons; something counts if {rule}."
     ]
     for group in CELLS:
         mine = [cell for cell in cells if cell.group == group]
@@ -244,8 +261,8 @@ def _of_group(
     ahead = {cell.name: cell.ahead for cell in searched if cell.ahead}
     said.append(f"TA-LPG is ahead of its horizon-blind twin: {_split(ahead)}.")
     behind = {name: {s: -v for s, v in by.items()} for name, by in ahead.items()}
-    if worse := [f"{name} ({_signed(ahead[name])})" for name in ahead if always(behind[name])]:
-        said.append(f"It is behind in every seed in {_names(worse)}.")
+    if worse := [f"{name} ({_signed(ahead[name])})" for name in ahead if counts(behind[name])]:
+        said.append(f"It is behind in {_names(worse)}.")
     if {null.null for null in nulls if null.losses} != {START, FLIPS}:
         return [*said, "The nulls of the clock are not in the tables yet."]
     users = [cell.name for cell in searched if cell.losses and uses_clock(cell, nulls)]
@@ -255,11 +272,11 @@ def _of_group(
         f"False clocks cost more than in both nulls ({costs}) "
         f"in {_names(users) or 'no cell'}" + (f", and not in {_names(others)}." if others else ".")
     )
-    if not any(map(always, ahead.values())):
+    if not any(map(counts, ahead.values())):
         return [
             *said,
-            "In no cell is TA-LPG ahead of its twin in every seed, so the effect that the claim is "
-            "about is absent at this size: "
+            "In no cell is TA-LPG ahead of its twin by what counts, so the effect that the claim "
+            "is about is absent at this size: "
             "that a cell does not use its clock says nothing about the claim.",
         ]
     said.append(_explained({cell.name: cell for cell in searched}, {*users}, group))
@@ -296,7 +313,7 @@ def _explained(cells: Mapping[str, CellNumbers], users: set[str], group: str) ->
     missing = [
         name
         for name in sorted(needed)
-        if name not in cells or not cells[name].losses or not always(cells[name].gain[AWARE])
+        if name not in cells or not cells[name].losses or not counts(cells[name].gain[AWARE])
     ]
     if missing:
         return (
@@ -310,8 +327,8 @@ def _explained(cells: Mapping[str, CellNumbers], users: set[str], group: str) ->
 
 
 def _split(by_cell: Mapping[str, BySeed]) -> str:
-    """Cells where something is so in every seed, in some, and in none."""
-    every = {name: values for name, values in by_cell.items() if always(values)}
+    """Cells where something is so, where it is in some seeds only, and where in none."""
+    every = {name: values for name, values in by_cell.items() if counts(values)}
     some = [
         name
         for name, values in by_cell.items()
@@ -330,8 +347,10 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _signed(values: Mapping[int, float]) -> str:
-    """The mean over seeds."""
-    return number(_mean(values.values()), "+")
+    """The mean over seeds, with its interval if one is claimed."""
+    text = number(_mean(values.values()), "+")
+    found = claimed(values)
+    return f"{text} [{number(found.low, '+')}, {number(found.high, '+')}]" if found else text
 
 
 def number(value: float, sign: str = "") -> str:
@@ -345,7 +364,7 @@ def number(value: float, sign: str = "") -> str:
 
 
 def grids(cells: Sequence[CellNumbers]) -> tuple[Grid, Grid]:
-    """Two tables: scores, and clocks; every seed's number is shown."""
+    """Two tables: scores, and clocks; of few seeds, every seed's number is shown."""
     scores, clocks = [], []
     for cell in cells:
         steps = f"{cell.steps / 1e6:.0f}+{cell.evaluation_steps / 1e6:.0f}"
@@ -354,11 +373,11 @@ def grids(cells: Sequence[CellNumbers]) -> tuple[Grid, Grid]:
             told = [""] * len(told)
         scores.append((cell.name, *told, _seeds(cell.ahead)))
         if cell.losses:
-            words = [_seeds(cell.sensitivities.get(name, {}), "") for name in SENSITIVITIES]
+            words = [_spread(cell.sensitivities.get(name, {})) for name in SENSITIVITIES]
             clocks.append((cell.name, _seeds(mean_loss(cell)), *words))
     return (
         Grid(
-            "score on held-out levels, a number for each search seed",
+            "score on held-out levels, a number for each search seed or their mean and interval",
             ("cell", "Msteps", "TA-LPG gains", "LPG gains", "TA-LPG less LPG"),
             scores,
             ("Msteps: million environment steps, training + scores; gains: over the start",),
@@ -369,14 +388,27 @@ def grids(cells: Sequence[CellNumbers]) -> tuple[Grid, Grid]:
             clocks,
             (
                 "false clock: what one costs, mean over them all",
-                "S: how far its words follow a told share of life (n/N), a told horizon (N)",
+                "S: how far its words follow a told share of life (n/N), a told horizon (N); "
+                "a number a seed, or median and range",
             ),
         ),
     )
 
 
+def _spread(values: Mapping[int, float]) -> str:
+    """Numbers that are positive and far from normal: of many, their median and their range."""
+    if len(values) < FEWEST_SEEDS:
+        return " ".join(map(number, values.values()))
+    ordered = sorted(values.values())
+    return f"{number(median(ordered))} ({number(ordered[0])} to {number(ordered[-1])})"
+
+
 def _seeds(values: Mapping[int, float], sign: str = "+") -> str:
-    return " ".join(number(value, sign) for value in values.values())
+    found = claimed(values)
+    if found is None:
+        return " ".join(number(value, sign) for value in values.values())
+    ends = f"[{number(found.low, sign)}, {number(found.high, sign)}]"
+    return f"{number(found.estimate, sign)} {ends}"
 
 
 def conclude(size: str, tables: Mapping[str, Sequence[Any]]) -> Conclusion:
@@ -396,7 +428,27 @@ def conclude(size: str, tables: Mapping[str, Sequence[Any]]) -> Conclusion:
 
         return claim_3(cells, {group: _label(size, group) for group in CELLS})
 
-    return Conclusion(grids(cells), verdict(size, cells), draw)
+    return Conclusion(grids(cells), verdict(size, cells), draw, _facts(size, cells))
+
+
+def _facts(size: str, cells: Sequence[CellNumbers]) -> dict[str, str]:
+    chosen = SIZES[size]
+    base, sweep = chosen.base, chosen.sweeps[LONG]
+    seeds = {seed for cell in cells for by in cell.gain.values() for seed in by}
+    budgets = " or ".join(f"{steps / 1e6:,.0f}" for steps in chosen.budget.values())
+    return {
+        "size": f"{size}: {base.env} grid worlds, GRU {base.objective.width}, agents of "
+        f"{base.life.environments} x {base.life.rollout} steps an update",
+        "trained horizons": " or ".join(
+            f"{law.shortest} to {law.longest} updates" for law in chosen.laws.values()
+        ),
+        "budget of a search": f"{budgets} million environment steps, training and scores",
+        "search seeds": ", ".join(map(str, sorted(seeds))),
+        "levels": f"{sweep.levels} held out (stream test), {sweep.clock_levels} for clocks",
+        "intervals": "95 %, Student's over search seeds"
+        if len(seeds) >= FEWEST_SEEDS
+        else f"none claimed of fewer than {FEWEST_SEEDS} search seeds",
+    }
 
 
 def _label(size: str, group: str) -> str:

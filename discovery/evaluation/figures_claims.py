@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from discovery.evaluation.cells import AWARE, BLIND, GATES, START
-from discovery.evaluation.claim_3 import EFFECT, BySeed, CellNumbers, number
+from discovery.evaluation.claim_3 import EFFECT, BySeed, CellNumbers, claimed, number
 from discovery.evaluation.claims import FALSE_CLOCKS
 from discovery.evaluation.figures import COLOURS, MARKERS
 
@@ -160,7 +160,8 @@ def _words(
         for place, (kind, face) in enumerate((("fraction", COLOURS[0]), ("horizon", "white"))):
             values = cell.sensitivities.get(f"{name}_{kind}", {})
             look = {"color": COLOURS[0], "marker": MARKERS[0], "markerfacecolor": face}
-            _points(axes, values, row + (place - 0.5) * _SPREAD, **look)
+            # Positive and far from normal: points alone.
+            _points(axes, values, row + (place - 0.5) * _SPREAD, spread=False, **look)
         if cell.null:
             values = cell.sensitivities.get(f"{name}_fraction", {})
             style = ":" if cell.null == START else "--"
@@ -180,9 +181,11 @@ def _words(
     axes.set_xlabel(f"{symbol}: its words follow\nwhat it is told")
 
 
-def _points(axes: Axes, values: BySeed, row: float, **look: Any) -> None:
-    """A point for each search seed."""
+def _points(axes: Axes, values: BySeed, row: float, spread: bool = True, **look: Any) -> None:
+    """A point for each search seed, and the interval over them if one is claimed."""
     finite = [value for value in values.values() if math.isfinite(value)]
+    if spread and (found := claimed(values)) is not None:
+        axes.hlines(row, found.low, found.high, color=look["color"], linewidth=1.2, alpha=0.7)
     axes.plot(finite, [row] * len(finite), linestyle="none", markersize=4.5, alpha=0.85, **look)
     if len(finite) < len(values):
         lost = f" {len(values) - len(finite)} not finite"
@@ -209,6 +212,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], label="told N", color=blue, marker="o", markerfacecolor="white", **points),
         Line2D([], [], label="untrained, n/N", color="0.5", linestyle=":"),
         Line2D([], [], label="coin flips, n/N", color="0.5", linestyle="--"),
+        Line2D([], [], label="95 % interval over five seeds or more", color="0.3"),
         Patch(color="0.85", label=f"within {number(EFFECT)}: too little to count"),
         Patch(color="0.95", label="null"),
     ]

@@ -69,7 +69,7 @@ def claim_1(numbers: Numbers, size: Size) -> Figure:
         others = [name for name in numbers.names if name.startswith("A2C")]
         _curves(grid[0, 0], numbers, learned, size)
         _curves(grid[0, 1], numbers, [*learned[:1], *others], size)
-        _level(grid[0])
+        _level(list(grid[0]))
         grid[0, 0].set_title("learned objectives, sampled actions", loc="left")
         grid[0, 1].set_title("beside A2C, tuned with the same budget", loc="left")
         grid[0, 0].set_ylabel("normalised final score\n(0 random, 1 optimal)")
@@ -139,7 +139,7 @@ def _forest(axes: Axes, rows: Sequence[tuple[str, Estimate, Estimate | None]]) -
             if found is None or not math.isfinite(found.estimate):
                 continue
             _bar(axes, found, row + shift, color=BLUE, marker="o", markerfacecolor=face)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -166,7 +166,7 @@ def _against(axes: Axes, numbers: Numbers, size: Size) -> None:
         secondary = numbers.versus[name].secondary
         horizons = (*size.below, *size.trained, *size.above)
         curve = {n: secondary[f"N={n}"] for n in horizons if f"N={n}" in secondary}
-        _line(axes, curve, 2 * (place - 1), label=f"less {name}", **LOOKS[name])
+        _line(axes, curve, 2.0 * (place - 1), label=f"less {name}", **LOOKS[name])
     axes.axhspan(-EFFECT, EFFECT, color=_LITTLE, linewidth=0, zorder=0.5)
     axes.axhline(0, color="0.4", linewidth=0.8, zorder=1)
     _horizons(axes, size)
@@ -197,7 +197,7 @@ def claim_6(numbers: Numbers6) -> Figure:
             len(blocks), 4, squeeze=False, height_ratios=heights, width_ratios=(3, 3, 3, 2)
         )
         for panels, (parts, title) in zip(grid, blocks, strict=True):
-            _parts(panels, parts, title)
+            _parts(list(panels), parts, title)
         for column in range(4):
             _wide([panels[column] for panels in grid])
         _legend_6(figure)

@@ -15,7 +15,7 @@ import numpy as np
 from discovery.config import to_dict
 from discovery.evaluation import clock_use, horizons, statistics, table
 from discovery.evaluation.claims import Clocked, Levelled, Scored, Searched
-from discovery.evaluation.papers import DIGITS, Job
+from discovery.evaluation.papers import DIGITS, ROWS, Job
 from discovery.evaluation.table import Row
 from discovery.outer.search import make_search
 from discovery.runs import folders, logs
@@ -119,6 +119,7 @@ def levelled(
     """
     saved, how = _entered(job, runs)
     who = horizons.enter(saved, job.config.env, how, GROUP)
+    out = runs / job.folder / ROWS if job.source else job.place(runs) / "evaluation.csv"
     found = []
     for reach in job.sweep:
         rows = horizons.sweep(
@@ -128,7 +129,7 @@ def levelled(
             how.life,
             points=horizons.POINTS if reach.area else 1,
             greedy=reach.greedy,
-            out=None if job.source else job.place(runs) / "evaluation.csv",
+            out=out,
             report=horizons.narrator(report),
             until=until,
         )

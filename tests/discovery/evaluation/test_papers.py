@@ -366,7 +366,7 @@ def test_without_an_effect_a_null_is_called_what_it_is() -> None:
     assert "TA-LPG is ahead of its horizon-blind twin: not in E1, E2" in said
     assert "False clocks cost more than in both nulls" in said
     assert "It is behind" not in said
-    assert "It is behind in every seed in E3 (-.10)." in words(ahead={"E3": -0.1}, use={})
+    assert "It is behind in E3 (-.10)." in words(ahead={"E3": -0.1}, use={})
     assert "2 search seeds: points, and no interval is claimed" in said
 
 
@@ -444,6 +444,23 @@ def test_drawing_needs_tables_alone(tmp_path: Path) -> None:
     assert "E1 (+.70)" in (tmp_path / "o" / "claim-3.txt").read_text()
     assert (tmp_path / "o" / "claim-3.svg").stat().st_size > 10_000
     assert "shipped/claim-3-scores.csv" in done.stdout
+
+
+def test_of_five_seeds_an_interval_is_claimed() -> None:
+    many = words(ahead={"E1": 0.1, "E3": -0.1}, use={"E1": 0.2}, seeds=(0, 1, 2, 3, 4))
+    assert "5 search seeds, 95 % intervals over them (Student's)." in many
+    assert "TA-LPG is ahead of its horizon-blind twin: in E1 (+.10 [+.10, +.10])" in many
+    assert "in E1, and not in E2" in many
+    # Four of five seeds may say so: the interval decides, not the worst seed.
+    assert claim_3.counts({0: 0.2, 1: 0.2, 2: 0.3, 3: 0.25, 4: 0.015})
+    assert not claim_3.counts({0: 0.2, 1: 0.2, 2: 0.3, 3: 0.015})
+    assert not claim_3.counts({0: 0.2, 1: -0.3, 2: 0.3, 3: 0.1, 4: 0.2})
+    assert not claim_3.counts(dict.fromkeys(range(5), 0.01))
+    assert not claim_3.counts({0: -math.inf, 1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0})
+    scores, clocks = made_up({"E1": 0.1}, {}, seeds=(0, 1, 2, 3, 4))
+    found = claim_3.conclude("cpu", {"scores": scores, "clock": clocks})
+    assert found.facts["intervals"] == "95 %, Student's over search seeds"
+    assert found.draw().axes
 
 
 def test_what_is_not_finite_is_named_not_drawn() -> None:
@@ -741,6 +758,51 @@ def test_what_is_in_a_table_is_done_without_its_run_folder(
     assert stubbed.searched == [jobs[0].folder, jobs[2].folder]
     assert {path.name: path.read_bytes() for path in tables} == shipped
     assert {path.name: path.read_bytes() for path in Path("package").iterdir()} == shipped
+
+
+def test_all_of_them_and_their_page(
+    entered: Callable[..., Callable[..., Any]],
+    tiny: Config,
+    stubbed: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [job("start", tiny), job("E1", tiny)]
+    ask = entered(jobs)
+    monkeypatch.setattr(papers, "REGISTRY", (papers.find("claim-3"),))
+    said: list[Any] = []
+    ask(said, figures=(), all=True)
+    assert stubbed.searched == [each.folder for each in jobs]
+    assert "page: results/index.html" in said
+    # Nothing is said of it here, since the stub concludes nothing.
+    assert "nothing is searched and scored yet" in Path("results/index.md").read_text()
+    stubbed.searched = []
+    ask(figures=(), all=True)
+    assert stubbed.searched == []
+    with pytest.raises(ConfigError, match="--cells goes with one figure"):
+        ask(figures=("claim-3", "claim-3"), cells=("E1",))
+
+
+@pytest.mark.slow  # as long as it takes to draw every figure there is
+def test_a_clean_clone_draws_everything_without_jax(tmp_path: Path) -> None:
+    tables = Path(str(papers.packaged()))
+    before = {path.name: path.read_bytes() for path in tables.iterdir()}
+    script = (
+        "import sys\n"
+        "from discovery import cli\n"
+        "assert cli.main(['reproduce', '--all', '--draw', '--out', 'o']) == 0\n"
+        "heavy = {'jax', 'jaxlib', 'orbax', 'optax', 'flax', 'evosax'}\n"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "o" / "index.html").read_text()
+    for entry in papers.REGISTRY:
+        assert f'<h2 id="{entry.name}">' in page
+        drawn = any(name.startswith(f"{entry.name}-") for name in before)
+        assert (tmp_path / "o" / f"{entry.name}.png").exists() == drawn
+    assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
 
 
 def test_a_table_with_a_column_for_each_level(tmp_path: Path) -> None:
