@@ -784,8 +784,7 @@ def test_all_of_them_and_their_page(
 
 @pytest.mark.slow  # as long as it takes to draw every figure there is
 def test_a_clean_clone_draws_everything_without_jax(tmp_path: Path) -> None:
-    tables = Path(str(papers.packaged()))
-    before = {path.name: path.read_bytes() for path in tables.iterdir()}
+    tables = [path.name for path in papers.packaged().iterdir()]
     script = (
         "import sys\n"
         "from discovery import cli\n"
@@ -800,9 +799,8 @@ def test_a_clean_clone_draws_everything_without_jax(tmp_path: Path) -> None:
     page = (tmp_path / "o" / "index.html").read_text()
     for entry in papers.REGISTRY:
         assert f'<h2 id="{entry.name}">' in page
-        drawn = any(name.startswith(f"{entry.name}-") for name in before)
+        drawn = any(name.startswith(f"{entry.name}-") for name in tables)
         assert (tmp_path / "o" / f"{entry.name}.png").exists() == drawn
-    assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
 
 
 def test_a_table_with_a_column_for_each_level(tmp_path: Path) -> None:
