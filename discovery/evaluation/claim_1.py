@@ -386,7 +386,7 @@ def _grids(numbers: Numbers) -> tuple[Grid, ...]:
             scores,
             (
                 "0 is random, 1 optimal; primary: mean over the trained horizons; "
-                "specialists (a whole budget each) and the oracle (one budget in all) were searched "
+                "specialists (a whole budget each) and the oracle (one in all) were searched "
                 "at each N apart",
                 "Msteps: million environment steps of a search, training + scores",
             ),
