@@ -86,7 +86,7 @@ def markdown(sections: Sequence[Section]) -> str:
         lines += [*_paragraphs(each.found.text), ""]
         if each.picture:
             lines += [f"![{each.name}]({each.picture.name})", ""]
-        lines += [f"- {name}: {told}" for name, told in each.found.facts.items()]
+        lines += [f"- {name}: {_escaped(told)}" for name, told in each.found.facts.items()]
         lines += [f"- tables: {', '.join(each.tables)}", f"- again: `{each.command}`"]
         for grid in each.found.grids:
             lines += ["", f"### {grid.title}", "", *_rows(grid)]
