@@ -27,6 +27,7 @@ from discovery.requests import (
     QuickstartConfig,
     ReproduceConfig,
     TrainConfig,
+    TuneConfig,
     seeds,
 )
 
@@ -250,10 +251,10 @@ def _evolve_all(request: EvolveConfig, planned: list[tuple[Config, str]]) -> int
             quiet=request.quiet,
             devices=request.devices,
             hosts=request.hosts,
-            cache=True,
             like=request.like or None,
             keep_nonfinite=request.keep_nonfinite,
             debug_nans=request.debug_nans,
+            cache=True,
             tensorboard=request.tensorboard,
             wandb=request.wandb,
         )
@@ -268,8 +269,8 @@ def _evolve_all(request: EvolveConfig, planned: list[tuple[Config, str]]) -> int
 def _parse_evolve(arguments: list[str]) -> EvolveConfig:
     """The request, with the defaults of a preset or of the run that is gone on with."""
     resume, name = _flag(arguments, "--resume"), _flag(arguments, "--preset")
-    if not arguments:
     like = _flag(arguments, "--like")
+    if not arguments:
         raise ConfigError(f"give --preset ({', '.join(PRESETS)}), or your own sizes, or --resume")
     base = Config()
     if "" in (resume, like):  # a variable of the shell's that is not set
@@ -295,6 +296,23 @@ def _parse_evolve(arguments: list[str]) -> EvolveConfig:
         return request
     rule = replace(request.config.objective, rule=request.objective)
     return replace(request, config=replace(request.config, objective=rule))
+
+
+def _tune(arguments: list[str]) -> int:
+    if not arguments:
+        raise ConfigError(
+            "give --preset and --rule, such as --preset ta-lpg-cpu --rule a2c-constant"
+        )
+    name = _flag(arguments, "--preset")
+    base = Config() if name is None else preset(name)
+    request = _parse(TuneConfig, "tune", arguments, TuneConfig(config=base))
+    from discovery import devices
+
+    devices.start(request.devices, cache=True)
+    from discovery.evaluation.tuning import tune
+
+    tune(request, report=_say)
+    return 0
 
 
 def _planned(request: EvolveConfig) -> list[tuple[Config, str]]:
@@ -347,6 +365,7 @@ def _doctor(arguments: list[str]) -> int:
 VERBS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "list": ("objectives, environments, presets, figures", _list),
     "evolve": ("search for an objective, or go on with a search", _evolve),
+    "tune": ("tune a hand-written rule, as a rival of learned ones", _tune),
     "evaluate": (
         "score objectives at several horizons: a tidy table",
         _computing(EvaluateConfig, "evaluate", "discovery.evaluation.horizons"),

@@ -62,6 +62,24 @@ class EvolveConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """Tune a hand-written rule (a2c-scheduled-n, ppo-constant, ...): the search that a learned
+    objective gets, and random draws; the better of both on validation levels is kept."""
+
+    config: Config = field(default_factory=Config)
+    draws: int = 256
+    """Log-uniform draws of the rule's numbers, the reference included."""
+    out: str = ""
+    """Folder; by default runs/tuned-<rule>-<seed>."""
+    overwrite: bool = False
+    """Begin anew where something is."""
+    max_minutes: float | None = None
+    """Stop the search after this time; the same command goes on."""
+    devices: int | None = None
+    """Virtual CPU devices; by default one a core."""
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Score objectives at several horizons: one tidy table."""
 
@@ -69,6 +87,8 @@ class EvaluateConfig:
     """Run folders, shipped or hand-written objectives, or file.py:make."""
     env: str = "small"
     """Environment or family of levels, or file.py:make."""
+    envs: tuple[str, ...] = ()
+    """Several of them, one after another, instead of --env."""
     horizons: tuple[int, ...] = (5, 10, 25, 50, 100, 250)
     """Horizons, in updates."""
     seeds: int = 1
@@ -81,6 +101,8 @@ class EvaluateConfig:
     """How a trained agent acts when it is scored."""
     area: bool = False
     """Also score agents along their lives."""
+    profiles: bool = False
+    """Also draw performance profiles: the share of agents above every score."""
     false_clocks: bool = False
     """Also lie to the objectives about time, and tell what score that costs them."""
     nulls: tuple[str, ...] = ()
@@ -91,6 +113,9 @@ class EvaluateConfig:
     """Steps of one rollout; by default as the first objective was trained."""
     group: int = 32
     """Lives computed together; more: faster, more memory."""
+    times: bool = True
+    """Keep wall times in the table; without them it is the same bytes however often it was stopped
+    and gone on with."""
     out: str = ""
     """Table, .csv or .parquet; by default evaluation.csv in the first run folder, else here."""
     max_minutes: float | None = None

@@ -15,7 +15,7 @@ from discovery.runs import folders, logs
 from learned_objectives.library import save, write_whole
 
 
-def write_card(where: Path, config: Config, objective: Any, theta: Any) -> Path:
+def write_card(where: Path, config: Config, objective: Any, theta: Any, **more: Any) -> Path:
     """Write ``objective.safetensors`` and ``card.json``.
 
     Args:
@@ -23,6 +23,7 @@ def write_card(where: Path, config: Config, objective: Any, theta: Any) -> Path:
       config: of the search.
       objective: the rule.
       theta: its parameters, arrays of the host.
+      **more: what else the card shall tell.
 
     Returns:
       The path of the arrays.
@@ -51,6 +52,7 @@ def write_card(where: Path, config: Config, objective: Any, theta: Any) -> Path:
         "horizons": to_dict(config.horizon) | {"unit": "updates"},
         "scores": {name: last[name] for name in last if name.startswith("validation")},
         "steps": last.get("steps"),
+        **more,
     }
     return save(where, objective, theta, card)
 
@@ -60,8 +62,6 @@ def _author() -> str | None:
     return os.environ.get("KAIROS_AUTHOR") or None
 
 
-def write_figure(where: Path, config: Config) -> Path:
-    """Draw ``figures/learning.png`` and ``.svg`` from ``metrics.jsonl``.
 def write_nonfinite(where: Path, generation: int, found: Sequence[tuple[Any, str]]) -> Path:
     """Keep candidates that were not finite: their parameters, and what was wrong with each.
 
@@ -95,6 +95,8 @@ def write_nonfinite(where: Path, generation: int, found: Sequence[tuple[Any, str
     return path
 
 
+def write_figure(where: Path, config: Config) -> Path:
+    """Draw ``figures/learning.png`` and ``.svg`` from ``metrics.jsonl``.
 
     Args:
       where: run folder.
