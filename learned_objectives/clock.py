@@ -33,9 +33,14 @@ def _remaining(time: Time) -> Array:
     return jnp.maximum(time.N - time.n, 1)
 
 
-def _scaled_log(time: Time, dtype: DTypeLike) -> Array:
-    """The log of the horizon, in [-1, 1] for N' in [10, 250]."""
-    return (_log(time.N, time, dtype) - log(50)) / log(5)
+RANGE = (10.0, 250.0)
+"""N' at which the scaled log is -1 and 1, the horizons of the published search."""
+
+
+def _scaled_log(time: Time, dtype: DTypeLike, ends: tuple[float, float] = RANGE) -> Array:
+    """The log of the horizon, in [-1, 1] for N' between the two ends."""
+    low, high = map(log, ends)
+    return (_log(time.N, time, dtype) - (low + high) / 2) / ((high - low) / 2)
 
 
 def _constant(time: Time, dtype: DTypeLike) -> tuple[Array, ...]:
@@ -86,12 +91,16 @@ def size(clock: str) -> int:
 
 
 def features(
-    clock: str, time: Time, dtype: DTypeLike, clip_log: bool = False
+    clock: str,
+    time: Time,
+    dtype: DTypeLike,
+    clip_log: bool = False,
+    ends: tuple[float, float] = RANGE,
 ) -> Float[Array, " F"]:
     r"""What an objective sees of time.
 
     With :math:`t = n/N`, :math:`N' = N \cdot \text{unit}` and
-    :math:`l = (\ln N' - \ln 50) / \ln 5`:
+    :math:`l = (\ln N' - \ln 50) / \ln 5` (-1 and 1 at the ``ends``, here 10 and 250):
     ``none`` nothing; ``constant`` :math:`(1/2, \ln 50)`; ``elapsed``
     :math:`\ln(1 + n') / \ln 250`; ``horizon`` :math:`l`; ``fraction`` :math:`t`; ``fraction_log``
     :math:`(t, \ln N')`, the form of the paper; ``fraction_scaled`` :math:`(t, l)`; ``remaining``
@@ -102,6 +111,7 @@ def features(
       time: where the agent stands.
       dtype: of the result.
       clip_log: hold ``l`` in [-1, 1], outside the horizons trained on.
+      ends: N' at which ``l`` is -1 and 1, where a search has other horizons than the published one.
 
     Returns:
       The features, ``[size(clock)]``.
@@ -121,9 +131,22 @@ def features(
     if not size(clock):
         return jnp.zeros((0,), dtype)
     values = list(CLOCKS[clock][1](time, dtype))
+    if clock in LOGS:
+        values[-1] = _scaled_log(time, dtype, ends)
     if clip_log and clock in LOGS:
         values[-1] = jnp.clip(values[-1], -1, 1)
     return jnp.stack(values)
+
+
+def check_ends(ends: object) -> None:
+    """Refuse ends of the scaled log that are not two rising numbers above zero.
+
+    Raises:
+      ValueError: they are not.
+    """
+    numbers = isinstance(ends, tuple) and all(type(end) in (int, float) for end in ends)
+    if not (numbers and len(ends) == 2 and 0 < ends[0] < ends[1] < float("inf")):  # type: ignore[arg-type, index]
+        raise ValueError(f"log_ends must be two rising numbers above 0, not {ends!r}")
 
 
 def remaining_share(time: Time, dtype: DTypeLike) -> Float[Array, ""]:

@@ -78,11 +78,16 @@ class LPG:
     embedding: int = 16
     clock: str = "fraction_log"
     clip_log: bool = False
+    log_ends: tuple[float, float] = clocks.RANGE
+    """N', in updates of 1,280 environment steps, that the scaled log tells as -1 and 1."""
     optimizer: descent.Kind = "sgd"
     through_inputs: bool = False
     """Let a meta-gradient pass through what U reads of the agent."""
     discount_input: bool = False
     """Show U the discount, as the papers have it and their public code has not."""
+
+    def __post_init__(self) -> None:
+        clocks.check_ends(self.log_ends)
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -170,7 +175,9 @@ class LPG:
         there = jnp.where(experience.terminated, 0, there)
         ended = experience.terminated
         columns = [x.astype(dtype) for x in (experience.reward, ended, probability, here, there)]
-        told = hyper.clock_gate * clocks.features(self.clock, time, dtype, self.clip_log)
+        told = hyper.clock_gate * clocks.features(
+            self.clock, time, dtype, self.clip_log, self.log_ends
+        )
         if self.discount_input:
             told = jnp.concatenate([jnp.asarray(hyper.discount, dtype)[None], told])
         told = jnp.broadcast_to(told.astype(dtype), (*ended.shape, told.size))
@@ -247,7 +254,7 @@ class LPG:
         """The horizon-blind objective that ignores the clock's weights: what a twin is saved as."""
         rows = theta["cell"]["wx"].shape[0] - clocks.size(self.clock)
         cell = {**theta["cell"], "wx": theta["cell"]["wx"][:rows]}
-        blind = replace(self, clock="none", clip_log=False)
+        blind = replace(self, clock="none", clip_log=False, log_ends=clocks.RANGE)
         return blind, {**theta, "cell": cell}
 
     def baked(self, theta: Theta, gate: float) -> tuple[LPG, Theta]:

@@ -46,8 +46,14 @@ class LPO(Mirror):
     width: int = 128
     clock: str = "fraction"
     clip_log: bool = True
+    log_ends: tuple[float, float] = clocks.RANGE
+    """N', in updates of 1,280 environment steps, that the scaled log tells as -1 and 1."""
     ppo_term: bool = True
     """Learn on top of PPO; else the drift is the network's alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        clocks.check_ends(self.log_ends)
 
     @property
     def copies(self) -> int:
@@ -90,13 +96,18 @@ class LPO(Mirror):
         gap = -jnp.expm1(held)
         x = jnp.stack([held, jnp.square(held), gap, jnp.square(gap)], axis=-1)
         x = jnp.concatenate([x, x * advantage[..., None]], axis=-1)
-        told = clocks.features(self.clock, time, x.dtype, self.clip_log)[: self.copies]
+        told = clocks.features(self.clock, time, x.dtype, self.clip_log, self.log_ends)[
+            : self.copies
+        ]
         told = (hyper.clock_gate * told).astype(x.dtype)
         return jnp.concatenate([x, *(c * x for c in told)], axis=-1)
 
     def without_clock(self, theta: Theta) -> tuple[LPO, Theta]:
         """The horizon-blind objective that ignores the clock's weights: what a twin is saved as."""
-        return replace(self, clock="none", clip_log=True), {**theta, "w1": theta["w1"][:FEATURES]}
+        return replace(self, clock="none", clip_log=True, log_ends=clocks.RANGE), {
+            **theta,
+            "w1": theta["w1"][:FEATURES],
+        }
 
     def baked(self, theta: Theta, gate: float) -> tuple[LPO, Theta]:
         """The same objective with the clock's gate in its weights: for gate 0, without a clock."""

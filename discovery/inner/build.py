@@ -79,6 +79,7 @@ def make_objective(config: ObjectiveConfig, agent: AgentConfig) -> Objective:
         "predictions": config.predictions,
         "embedding": config.embedding,
         "clock": config.clock,
+        "log_ends": config.log_ends,
         "discount_input": config.discount_input,
         "ppo_term": config.ppo_term,
         **_update_fields(agent),

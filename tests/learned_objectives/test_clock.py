@@ -6,6 +6,7 @@ import pytest
 from discovery import config
 from learned_objectives import clock
 from learned_objectives.clock import CLOCKS, features
+from learned_objectives.library import ObjectiveError, make_rule
 
 # ln 5 = 1.609438, ln 6 = 1.791759, ln 10 = 2.302585, ln 50 = 3.912023, ln 250 = 5.521461
 HALFWAY = {
@@ -77,6 +78,24 @@ def test_clip_log_holds_the_scaled_log(form, N, plain, held, make_time):
     time = make_time(0, N)
     np.testing.assert_allclose(features(form, time, jnp.float32)[-1], plain, rtol=1e-5)
     np.testing.assert_allclose(features(form, time, jnp.float32, True)[-1], held, rtol=1e-5)
+
+
+def test_a_search_has_ends_of_its_own(make_time):
+    ends = (100.0, 1600.0)
+    for N, told in ((100, -1.0), (400, 0.0), (1600, 1.0), (6400, 2.0)):
+        found = features("fraction_scaled", make_time(0, N), jnp.float32, ends=ends)
+        np.testing.assert_allclose(found, [0.0, told], atol=1e-6)
+        held = features("horizon", make_time(0, N), jnp.float32, True, ends)
+        np.testing.assert_allclose(held, [min(told, 1.0)], atol=1e-6)
+    paper = features("fraction_log", make_time(0, 400), jnp.float32, ends=ends)
+    np.testing.assert_allclose(paper, [0.0, np.log(400)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("ends", [(10.0, 10.0), (0.0, 5.0), (1.0, float("inf"))])
+@pytest.mark.parametrize("rule", ["lpg", "lpo"])
+def test_ends_that_are_none(rule, ends):
+    with pytest.raises(ObjectiveError, match="two rising numbers above 0"):
+        make_rule(rule, log_ends=ends)
 
 
 def test_clip_log_leaves_the_other_forms_alone(make_time):

@@ -76,6 +76,8 @@ def test_fields_of_the_other_rules():
     assert make_objective(told, AGENT) == LPG(clip_log=True, discount_input=True, optimizer="adam")
     untold = make_objective(ObjectiveConfig(rule="lpo"), AGENT)
     assert isinstance(untold, LPO) and untold.clip_log, "as the rule has it"
+    ends = ObjectiveConfig(rule="lpo", clock="fraction_scaled", log_ends=(50.0, 8000.0))
+    assert make_objective(ends, AGENT).log_ends == (50.0, 8000.0)
 
 
 def test_the_text_of_an_agent_is_what_tables_know_it_by():
