@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -355,6 +356,7 @@ def sweep(
     clocks: Sequence[str] = (TRUE,),
     points: int = 1,
     greedy: bool = True,
+    times: bool = True,
     out: Path | None = None,
     report: Callable[[Progress], None] | None = None,
     until: float | None = None,
@@ -370,6 +372,8 @@ def sweep(
       clocks: what the objectives are told of time, those that can be told lies.
       points: 1 for final scores, ``POINTS`` for the area as well.
       greedy: greedy actions too.
+      times: keep wall times, the only column that is not the same whoever computes a row and in
+        however many pieces.
       out: table that grows cell by cell, and is taken up where it stopped.
       report: called before each cell and at the end.
       until: stop before the first cell that would begin after this time (``time.monotonic``).
@@ -414,7 +418,8 @@ def sweep(
                 continue
             start = time.perf_counter()
             outcome = score(who, levels.levels, horizon, seed, points, greedy, clock)
-            fresh = _rows(who, levels, horizon, clock, seed, life, outcome, modes, points, start)
+            seconds = round(time.perf_counter() - start, 3) if times else None
+            fresh = _rows(who, levels, horizon, clock, seed, life, outcome, modes, points, seconds)
             rows += fresh
             known |= {_key(row): row for row in fresh}
             # Writing a large table takes a second: not after every short cell.
@@ -469,10 +474,9 @@ def _rows(
     outcome: Outcome,
     modes: Sequence[str],
     points: int,
-    start: float,
+    seconds: float | None,
 ) -> list[Row]:
     """A cell as rows."""
-    seconds = round(time.perf_counter() - start, 3)
     count = outcome.finite.shape[0]
     rows = []
     for i in range(count):
@@ -663,63 +667,111 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
     table.check_path(out)
     check_writable(out.parent)
     chosen = named_apart([load(name) for name in (*request.objectives, *request.nulls)])
-    environment = make_environment(request.env)
-    how = setting(chosen, environment)
+    # Whatever does not go together is told before anything is lived.
+    plans = [_plan(request, env, chosen, report) for env in request.envs or (request.env,)]
+    minutes = request.max_minutes
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    found: list[Row] = []
+    asked = 0
+    try:
+        for plan in plans:
+            rows = _lived(request, plan, out, report, until)
+            asked += _asked(request, plan)
+            if rows:
+                _report_scores(request, chosen, rows, report)
+            found += rows
+        if len(found) < asked:
+            done = f"{len(found):,} of {asked:,} rows"
+            report(f"stopped after {done}; the same command goes on from here")
+        report(f"table: {out}")
+        if request.profiles:
+            _draw_profiles(out, chosen, found, report)
+        told = [plan for plan in plans if plan.study.told]
+        for plan in told:
+            mine = [row for row in found if row.environment == plan.levels.env]
+            _report_clocks(request, plan, mine, report, until, apart=len(told) > 1)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {out} has what is done, the same command goes on") from None
+    return found
+
+
+class Plan(NamedTuple):
+    """What is asked for in one environment."""
+
+    env: str
+    how: Setting
+    study: Study
+    contestants: list[Contestant]
+    levels: Levels
+
+
+def _plan(
+    request: EvaluateConfig, env: str, chosen: list[Saved], report: Callable[[str], None]
+) -> Plan:
+    """Who lives in an environment, how and where."""
+    how = setting(chosen, make_environment(env))
     life = replace(
         how.life,
         environments=request.environments or how.life.environments,
         rollout=request.rollout or how.life.rollout,
     )
     how = how._replace(life=life)
-    study = _study(request, chosen, how, report)
+    study = _study(request, env, chosen, how, report)
     clock = length(max(request.horizons))
     capacity = request.group * max(1, CAPACITY // request.group)
     contestants = [
-        enter(saved, request.env, how, request.group, capacity, clock * (saved.name in study.told))
+        enter(saved, env, how, request.group, capacity, clock * (saved.name in study.told))
         for saved in study.saved
     ]
     report(
-        f"agents of {how.life.environments} environments x {how.life.rollout} steps an update "
-        f"({how.source}), {how.life.evaluation_environments} episodes a score"
+        f"{env}: agents of {how.life.environments} environments x {how.life.rollout} steps an "
+        f"update ({how.source}), {how.life.evaluation_environments} episodes a score"
     )
-    levels = held_out(request.env, request.stream, request.levels)
+    levels = held_out(env, request.stream, request.levels)
     report(
-        f"{request.levels} {request.stream} levels of {request.env} ({levels.hash}), "
+        f"{request.levels} {request.stream} levels of {env} ({levels.hash}), "
         f"{levels.redraws} passed over"
     )
-    minutes = request.max_minutes
-    until = None if minutes is None else time.monotonic() + 60 * minutes
-    try:
-        rows = sweep(
-            contestants,
-            levels,
-            request.horizons,
-            how.life,
-            range(request.seeds),
-            clocks=CLOCKS,
-            points=POINTS if request.area else 1,
-            greedy=request.actions != "sampled",
-            out=out,
-            report=narrator(report),
-            until=until,
-        )
-        _report_scores(request, chosen, rows, report)
-        modes = 2 if request.actions != "sampled" else 1
-        cells = sum(len(lengths(request.horizons, _told(who, CLOCKS))) for who in contestants)
-        asked = cells * request.seeds * request.levels * modes
-        if len(rows) < asked:
-            done = f"{len(rows):,} of {asked:,} rows"
-            report(f"stopped after {done}; the same command goes on from here")
-        report(f"table: {out}")
-        if study.told:
-            _report_clocks(request, study, rows, how, report, until)
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {out} has what is done, the same command goes on") from None
-    return rows
+    return Plan(env, how, study, contestants, levels)
+
+
+def _lived(
+    request: EvaluateConfig,
+    plan: Plan,
+    out: Path,
+    report: Callable[[str], None],
+    until: float | None,
+) -> list[Row]:
+    """The rows of one environment."""
+    return sweep(
+        plan.contestants,
+        plan.levels,
+        request.horizons,
+        plan.how.life,
+        range(request.seeds),
+        clocks=CLOCKS,
+        points=POINTS if request.area else 1,
+        greedy=request.actions != "sampled",
+        times=request.times,
+        out=out,
+        report=narrator(report),
+        until=until,
+    )
+
+
+def _asked(request: EvaluateConfig, plan: Plan) -> int:
+    """Rows that are asked for in one environment."""
+    modes = 2 if request.actions != "sampled" else 1
+    cells = sum(len(lengths(request.horizons, _told(who, CLOCKS))) for who in plan.contestants)
+    return cells * request.seeds * request.levels * modes
 
 
 def _study(
-    request: EvaluateConfig, chosen: list[Saved], how: Setting, report: Callable[[str], None]
+    request: EvaluateConfig,
+    env: str,
+    chosen: list[Saved],
+    how: Setting,
+    report: Callable[[str], None],
 ) -> Study:
     """Who is lied to about time, and beside whom."""
     from discovery.evaluation import clock_use
@@ -727,7 +779,7 @@ def _study(
     if not request.false_clocks:
         return clock_use.Study(chosen, {}, {}, frozenset())
     count = len(request.objectives)
-    study = clock_use.study(chosen[:count], chosen[count:], request.env, how)
+    study = clock_use.study(chosen[:count], chosen[count:], env, how)
     if blind := [saved.name for saved in chosen if saved.name not in study.told]:
         report(f"no false clocks for {', '.join(blind)}: an update there reads no clock")
     return study
@@ -749,17 +801,34 @@ def _report_scores(
         and row.clock == TRUE
         and request.actions in ("both", row.actions)
     ]
-    if wanted:
-        report(table.render(table.summary(wanted)))  # type: ignore[arg-type]
+    if not wanted:
+        return
+    report(table.render(table.summary(wanted)))  # type: ignore[arg-type]
+    if standings := table.standings(wanted):
+        report(table.render_standings(standings))  # type: ignore[arg-type]
+
+
+def _draw_profiles(
+    out: Path, chosen: Sequence[Saved], rows: Sequence[Row], report: Callable[[str], None]
+) -> None:
+    """Performance profiles of every environment and horizon, beside the table."""
+    from discovery.evaluation import figures, figures_profiles
+
+    names = {saved.name for saved in chosen}
+    mine = [row for row in rows if row.objective in names and row.clock == TRUE]
+    for (env, actions), panels in table.profiles(mine).items():
+        name = re.sub(r"[^A-Za-z0-9_.]+", "-", f"{out.stem}-profile-{env}-{actions}")
+        figure = figures_profiles.profiles(panels, title=f"{env}, {actions} actions")
+        report(f"picture: {figures.save(figure, out.with_name(name))[0]}")
 
 
 def _report_clocks(
     request: EvaluateConfig,
-    study: Study,
+    plan: Plan,
     rows: Sequence[Row],
-    how: Setting,
     report: Callable[[str], None],
     until: float | None,
+    apart: bool,
 ) -> None:
     """What was lost under false clocks and how far words follow the clock, beside the table."""
     from discovery.evaluation import clock_use
@@ -768,11 +837,11 @@ def _report_clocks(
     actions = "greedy" if request.actions == "greedy" else "sampled"
     count = min(request.levels, clock_use.LEVELS)
     uses = clock_use.conclude(
-        study,
+        plan.study,
         [row for row in rows if row.actions == actions],
-        request.env,
-        how,
-        held_out(request.env, "validation", count).levels,
+        plan.env,
+        plan.how,
+        held_out(plan.env, "validation", count).levels,
         request.horizons,
         0,
         report,
@@ -780,7 +849,9 @@ def _report_clocks(
     )
     if not uses:
         return
-    path = out.with_name(f"{out.stem}-clock.csv")
+    # A table of uses names no environment.
+    where = f"-{re.sub(r'[^A-Za-z0-9_.]+', '-', plan.env)}" if apart else ""
+    path = out.with_name(f"{out.stem}-clock{where}.csv")
     table.write_clock_uses(path, uses)
     report(f"table: {path}")
 

@@ -13,15 +13,16 @@ A score that is not finite ranks worst, here as in the search: it counts as minu
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
+from scipy.stats import kendalltau, rankdata, trim_mean
 from scipy.stats import norm as normal
 from scipy.stats import t as student
-from scipy.stats import trim_mean
 
 Scores = Float[np.ndarray, "S L *rest"]
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -381,6 +382,59 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> Inter
     reach = float(student.ppf((1 + confidence) / 2, found.size - 1))
     half = reach * float(found.std(ddof=1)) / math.sqrt(found.size)
     return Interval(mean, mean - half, mean + half)
+
+
+# --- ranks ------------------------------------------------------------------------------------
+
+
+def rank_shares(
+    scores: Sequence[Scores], *, resamples: int = 2_000, seed: int = 0
+) -> Float[np.ndarray, "K K"]:
+    """How often each of several objectives takes each rank, on resamples of seeds and levels.
+
+    Args:
+      scores: of each objective, ``[S, L, ...]``, on the same levels; search seeds may differ in
+        number, and are drawn apart where they do.
+      resamples: R, on shared levels.
+      seed: of the resampling.
+
+    Returns:
+      Row k: the shares in which objective k is first, second, ...; who ties shares the ranks.
+
+    Example:
+      >>> rank_shares([np.ones((2, 3)), np.zeros((2, 3))]).tolist()
+      [[1.0, 0.0], [0.0, 1.0]]
+    """
+    cells = [_checked(each) for each in scores]
+    paired = len({len(cell) for cell in cells}) == 1
+    drawn = np.stack(_resampled(cells, pooled, resamples, seed, paired=paired))
+    better = np.sum(drawn[None] > drawn[:, None], axis=1)
+    same = np.sum(drawn[None] == drawn[:, None], axis=1)
+    ranks = np.arange(len(cells))[:, None, None]
+    taken = (ranks >= better) & (ranks < better + same)
+    return np.asarray((taken / same).mean(axis=-1).T)
+
+
+def rank_agreement(values: Float[np.ndarray, "K A"]) -> float:
+    r"""How far seeds agree on the order of objectives: Kendall's tau-b, mean over pairs of seeds.
+
+    Args:
+      values: of each objective under each seed; the same seeds for all.
+
+    Returns:
+      1 where every seed gives one order, about 0 where the order is luck; NaN of fewer than two
+      seeds or objectives, or where a seed tells none apart.
+
+    Example:
+      >>> rank_agreement(np.array([[1.0, 2.0, 5.0], [0.0, 1.0, 9.0]])).__round__(2)
+      -0.33
+    """
+    values = worst_if_not_finite(values)
+    if not min(values.shape) > 1:
+        return math.nan
+    pairs = itertools.combinations(values.T, 2)
+    # An order without ties is all that matters of values; of infinities there is no difference.
+    return float(np.mean([kendalltau(rankdata(a), rankdata(b)).statistic for a, b in pairs]))
 
 
 # --- profiles ---------------------------------------------------------------------------------

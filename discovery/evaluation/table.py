@@ -427,6 +427,33 @@ class ClockUse(NamedTuple):
     """Thetas that the number is of."""
 
 
+class Standing(NamedTuple):
+    """How objectives rank at one horizon in one environment, and how sure that is."""
+
+    environment: str
+    actions: str
+    clock: str
+    horizon: int
+    value: str
+    objectives: tuple[str, ...]
+    """Best first, by the interquartile mean."""
+    shares: tuple[tuple[float, ...], ...]
+    """Of each, in that order, the shares of resamples in which it is first, second, ..."""
+    agreement: float
+    """Kendall's tau-b of the orders under two agent seeds, mean over pairs; NaN for one seed."""
+
+
+class Profile(NamedTuple):
+    """Share of agents above each score, of one objective at one horizon."""
+
+    thresholds: Float[np.ndarray, " K"]
+    share: Float[np.ndarray, " K"]
+    low: Float[np.ndarray, " K"]
+    """Pointwise; NaN where no interval is claimed."""
+    high: Float[np.ndarray, " K"]
+    value: str
+
+
 def value_of(row: Row, value: Value) -> float | None:
     """A row's number, minus infinity for an agent that is not finite, ``None`` if not known."""
     if value == "normalised_area":
@@ -588,6 +615,124 @@ def compare(
         ]
     if not found:
         raise TableError(f"{first!r} and {second!r} share no levels at any horizon")
+    return found
+
+
+def standings(
+    rows: Iterable[Row], value: Value | None = None, *, resamples: int = 2_000, seed: int = 0
+) -> list[Standing]:
+    """Ranks of the objectives of a table, on the levels and agent seeds that all have.
+
+    Args:
+      rows: of any number of objectives, environments and horizons.
+      value: as in :func:`summary`.
+      resamples: of the bootstrap, over search seeds and levels.
+      seed: of the resampling.
+
+    Returns:
+      One entry for each environment, kind of actions, clock and horizon of two objectives or more.
+    """
+    found = []
+    for (environment, _, actions, clock), cells in _groups(rows).items():
+        for horizon in sorted({n for by_horizon in cells.values() for n in by_horizon}):
+            each = {name: by[horizon] for name, by in cells.items() if horizon in by}
+            if len(each) == 1:
+                continue
+            used = value or _best_value({name: {horizon: group} for name, group in each.items()})
+            shared = set.intersection(
+                *({(row.level, row.seed) for row in group} for group in each.values())
+            )
+            arrays = {
+                name: scores([row for row in group if (row.level, row.seed) in shared], used)
+                for name, group in each.items()
+            }
+            pooled = {n: float(statistics.interquartile_mean(x)) for n, x in arrays.items()}
+            order = sorted(arrays, key=lambda name: -pooled[name])
+            shares = statistics.rank_shares(
+                [arrays[name] for name in order], resamples=resamples, seed=seed
+            )
+            agreement = statistics.rank_agreement(np.stack([_by_agent(arrays[n]) for n in order]))
+            told = tuple(tuple(row) for row in shares.tolist())
+            found.append(
+                Standing(environment, actions, clock, horizon, used, tuple(order), told, agreement)
+            )
+    return found
+
+
+def _by_agent(scores: Float[np.ndarray, "S L A"]) -> Float[np.ndarray, " A"]:
+    """Interquartile mean of each agent seed."""
+    agents = np.moveaxis(scores, -1, 0)
+    return statistics.interquartile_mean(agents.reshape(len(agents), -1), axis=1)
+
+
+def render_standings(standings: Sequence[Standing]) -> Group:
+    """Ranks for a console: a row for each horizon, a column for each objective."""
+    entries: dict[str, list[Standing]] = {}
+    for entry in standings:
+        where = f"{entry.environment}, {entry.actions} actions"
+        where = where if entry.clock == TRUE else f"{where}, clock {entry.clock}"
+        entries.setdefault(where, []).append(entry)
+    return _tables(
+        (
+            f"ranks in {where}",
+            {
+                **{
+                    (e.horizon, name): f"{e.objectives.index(name) + 1} ({share:.0%})"
+                    for e in found
+                    for name in e.objectives
+                    for share in [e.shares[e.objectives.index(name)][e.objectives.index(name)]]
+                },
+                **{
+                    (e.horizon, "seeds agree"): _number(e.agreement)
+                    for e in found
+                    if not math.isnan(e.agreement)
+                },
+            },
+            "in brackets, how often it has that rank on resamples of search seeds and levels"
+            + ("; agreement of agent seeds: Kendall's tau" if _agree(found) else ""),
+        )
+        for where, found in entries.items()
+    )
+
+
+def _agree(standings: Sequence[Standing]) -> bool:
+    return any(not math.isnan(entry.agreement) for entry in standings)
+
+
+Panels = dict[int, dict[str, Profile]]
+"""Horizon -> objective -> profile."""
+
+
+def profiles(rows: Iterable[Row], value: Value | None = None) -> dict[tuple[str, str], Panels]:
+    """Performance profiles: the share of agents whose score is above each of 101 thresholds.
+
+    Args:
+      rows: under one clock.
+      value: as in :func:`summary`.
+
+    Returns:
+      (environment, actions) -> horizon -> objective -> profile; thresholds span the finite scores
+      of the environment, and for normalised ones at least 0 to 1.
+    """
+    found: dict[tuple[str, str], Panels] = {}
+    for (environment, _, actions, _), cells in _groups(rows).items():
+        used = value or _best_value(cells)
+        arrays = {
+            (n, name): scores(group, used)
+            for name, by_horizon in cells.items()
+            for n, group in by_horizon.items()
+        }
+        every = np.concatenate([array.ravel() for array in arrays.values()])
+        every = every[np.isfinite(every)]
+        ends = [0.0, 1.0] if used.startswith("normalised") else []
+        low, high = min([*every, *ends], default=0.0), max([*every, *ends], default=1.0)
+        thresholds = np.linspace(low, high, 101)
+        for (n, name), array in sorted(arrays.items()):
+            share, below, above = statistics.performance_profile(array, thresholds)
+            if not _is_claimed(len(array)):
+                below, above = np.full_like(share, np.nan), np.full_like(share, np.nan)
+            profile = Profile(thresholds, share, below, above, used)
+            found.setdefault((environment, actions), {}).setdefault(n, {})[name] = profile
     return found
 
 

@@ -15,9 +15,10 @@ from PIL import Image
 
 from discovery.evaluation import figures
 from discovery.evaluation.figures_drift import drift_lines, drift_maps, turn_lines
+from discovery.evaluation.figures_profiles import profiles
 from discovery.evaluation.figures_response import responses
 from discovery.evaluation.figures_schedule import Change, changes
-from discovery.evaluation.table import ClockUse, Summary
+from discovery.evaluation.table import ClockUse, Profile, Summary
 
 
 def entry(objective: str, horizon: int, estimate: float, **changes: Any) -> Summary:
@@ -125,6 +126,14 @@ def push_as_map() -> Figure:
     return drift_as_map(pushes=True)
 
 
+def profile_of_agents() -> Figure:
+    x = np.linspace(0, 1, 11)
+    claimed = Profile(x, 1 - x, 0.9 - x, 1.1 - x, "normalised")
+    points = Profile(x, 1 - x**2, np.full(11, np.nan), np.full(11, np.nan), "normalised")
+    panels = {n: {"ta-lpg": claimed, LONG[0]: points} for n in (10, 50, 250, 1000)}
+    return profiles(panels, title="small, sampled actions")
+
+
 def turned_away() -> Figure:
     shares = np.linspace(0, 0.9, 4)
     up, down = np.array([1.1, 2.0, np.nan, 5.0]), np.array([0.9, np.nan, 0.5, 0.2])
@@ -188,6 +197,7 @@ ALL = [
     drift_as_map,
     push_as_map,
     turned_away,
+    profile_of_agents,
     clock_use,
     clock_use_many_horizons,
     clock_use_words_alone,

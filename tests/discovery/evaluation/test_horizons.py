@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from discovery.requests import EvaluateConfig
 from discovery.runs.errors import Interrupted
 from learned_objectives.library import load, make_rule, save
 
+DATA = Path(__file__).parents[2] / "data"
 LIFE = LifeConfig(environments=2, rollout=4, evaluation_environments=4)
 HOW = horizons.Setting(AgentConfig(), LIFE, preset("smoke").rival, "a test")
 CONFIG = replace(preset("smoke"), env="chain", life=LIFE)
@@ -129,6 +131,57 @@ def test_the_command_grows_a_table_and_runs_no_row_twice(
     with pytest.raises(Interrupted, match="has what is done, the same command goes on"):
         evaluate(longer, said.append)
     assert table.read(out) == []
+
+
+def test_a_killed_evaluation_ends_with_the_same_bytes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several environments, stopped in the middle of each, and gone on with."""
+    request = EvaluateConfig(
+        (str(trained),),
+        envs=("chain", f"{DATA / 'restful_chain.py'}:make"),
+        horizons=(1, 2),
+        seeds=2,
+        levels=3,
+        group=4,
+        times=False,
+        profiles=True,
+        out=str(tmp_path / "whole.csv"),
+    )
+    said: list[object] = []
+    rows = evaluate(request, said.append)
+    assert {row.environment for row in rows} == set(request.envs)
+    assert len(rows) == 2 * 2 * 2 * 3 and all(row.wall_seconds is None for row in rows)
+    whole = (tmp_path / "whole.csv").read_bytes()
+    pictures = {path.name for path in tmp_path.glob("whole-profile-chain-*.png")}
+    assert pictures == {"whole-profile-chain-sampled.png"}
+
+    score, lived = horizons.score, [0]
+
+    def killed(*arguments: Any, **more: Any) -> Any:
+        lived[0] += 1
+        if lived[0] % 4 == 3:
+            raise KeyboardInterrupt
+        return score(*arguments, **more)
+
+    monkeypatch.setattr(horizons, "score", killed)
+    pieces = replace(request, profiles=False, out=str(tmp_path / "pieces.csv"))
+    stops = 0
+    for _ in range(20):
+        try:
+            evaluate(pieces, said.append)
+            break
+        except Interrupted:
+            stops += 1
+    assert stops > 1
+    assert (tmp_path / "pieces.csv").read_bytes() == whole
+    # With times it is the same but for that column.
+    monkeypatch.setattr(horizons, "score", score)
+    timed = evaluate(replace(pieces, times=True, out=str(tmp_path / "timed.csv")), said.append)
+    assert all(row.wall_seconds is not None for row in timed)
+    assert [row._replace(wall_seconds=None) for row in table.read(tmp_path / "timed.csv")] == (
+        table.read(tmp_path / "whole.csv")
+    )
 
 
 @pytest.mark.parametrize(

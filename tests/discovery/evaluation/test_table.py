@@ -431,3 +431,56 @@ def test_uses_of_the_clock_as_a_file(tmp_path: Path) -> None:
     assert list(found) == list(table.ClockUse._fields)
     assert float(found["value"]) == 0.1 + 0.2
     assert (found["null"], found["low"], found["measure"]) == ("true", "", "half")
+
+
+def ranked(objective: str, by_seed: list[float], **changes: Any) -> list[Row]:
+    """Three levels, on each the same score for an agent seed."""
+    return [
+        row(objective=objective, level=level, seed=seed, score=x, normalised=x, **changes)
+        for level in range(3)
+        for seed, x in enumerate(by_seed)
+    ]
+
+
+def test_ranks_and_how_sure_they_are() -> None:
+    rows = ranked("a", [0.9, 0.8]) + ranked("b", [0.5, 0.9]) + ranked("c", [0.1, 0.2])
+    rows += ranked("a", [0.3, 0.3], horizon=20) + ranked("b", [0.3, 0.3], horizon=20)
+    rows += ranked("a", [0.3], horizon=40)
+    ten, twenty = table.standings(rows)
+    assert (ten.horizon, ten.objectives) == (10, ("a", "b", "c"))
+    assert ten.shares == ((1, 0, 0), (0, 1, 0), (0, 0, 1)), "agents are averaged, levels agree"
+    # Seed 0 says a > b > c, seed 1 says b > a > c: two of three pairs are the same way round.
+    assert ten.agreement == pytest.approx(1 / 3)
+    assert twenty.shares == ((0.5, 0.5), (0.5, 0.5)), "who ties shares the ranks"
+    assert math.isnan(twenty.agreement)
+    text = printed(table.render_standings([ten, twenty]))
+    assert "1 (100%)" in text and "1 (50%)" in text and "Kendall's tau" in text
+    assert "small, sampled actions" in text
+    assert table.standings(ranked("a", [0.3])) == []
+    alone = table.standings(ranked("a", [0.3]) + ranked("b", [0.2]))
+    assert "Kendall" not in printed(table.render_standings(alone))
+
+
+def test_ranks_follow_the_levels_that_are_drawn() -> None:
+    a = np.array([[1.0, 0.0, 0.0, 0.0]])
+    shares = statistics.rank_shares([a, np.full((1, 4), 0.1)])
+    assert shares.sum(axis=0) == pytest.approx([1, 1])
+    assert shares.sum(axis=1) == pytest.approx([1, 1])
+    # The middle half holds the one good level where it is drawn at least twice of four times.
+    assert shares[0, 0] == pytest.approx(1 - 0.75**4 - 0.75**3, abs=0.04)
+    assert math.isnan(statistics.rank_agreement(np.zeros((1, 5))))
+    assert statistics.rank_agreement(np.array([[2.0, 3.0], [1.0, -math.inf]])) == 1
+
+
+def test_profiles_are_shares_of_agents() -> None:
+    rows = ranked("a", [0.9, 0.5, math.nan, 0.1]) + ranked("b", [0.0] * 4)
+    rows = [r._replace(finite=math.isfinite(r.score)) for r in rows]
+    ((key, panels),) = table.profiles(rows).items()
+    assert key == ("small", "sampled") and list(panels) == [10]
+    profile = panels[10]["a"]
+    assert profile.thresholds[[0, -1]].tolist() == [0, 1]
+    at = dict(zip(profile.thresholds.round(2).tolist(), profile.share.tolist(), strict=True))
+    assert [at[x] for x in (0.0, 0.3, 0.6, 0.9)] == [0.75, 0.5, 0.25, 0.0]
+    assert (profile.low <= profile.share).all(), "of one theta an interval over levels is claimed"
+    several = [r._replace(digest=f"d{i}") for i in range(3) for r in rows]
+    assert np.isnan(table.profiles(several)["small", "sampled"][10]["a"].low).all()
