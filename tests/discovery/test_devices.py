@@ -1,6 +1,7 @@
 """What a run runs on."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,11 @@ def test_a_cut_cache_entry_is_deleted_and_made_anew(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        return done.stdout, done.stderr
+        # What XLA logs by itself is another matter: some versions do at every load.
+        ours = [
+            line for line in done.stderr.splitlines(True) if not re.match(r"[IWEF]\d{4} ", line)
+        ]
+        return done.stdout, "".join(ours)
 
     first = run()
     assert first == ("3 0.84147096\n", "")
