@@ -348,4 +348,21 @@ def conclude(size: str, tables: Mapping[str, Sequence[Any]]) -> Conclusion:
 
         return claim_2(numbers)
 
-    return Conclusion(grids(numbers), verdict(size, numbers), draw)
+    return Conclusion(grids(numbers), verdict(size, numbers), draw, _facts(size, numbers))
+
+
+def _facts(size: str, numbers: Numbers) -> dict[str, str]:
+    chosen = SIZES[size]
+    seeds = {s for by in numbers.scores.get(AWARE, {}).values() for s in by}
+    return {
+        "size": f"{size}: agents of {chosen.life.environments} x {chosen.life.rollout} steps an "
+        f"update, {chosen.life.evaluation_environments} episodes a score",
+        "search seeds": str(len(seeds)),
+        "agents": f"one on each of {chosen.levels} drawn levels (stream test), or {chosen.agents} "
+        "where an environment has one level",
+        "intervals": "95 %, Student's over search seeds, of means over tasks; none of fewer than "
+        f"{FEWEST_SEEDS} seeds",
+        "rates": f"of networks, from {', '.join(f'{rate:g}' for rate in RATES)}; tables keep those "
+        "of the search",
+        "searches": "those of claim 1",
+    }

@@ -343,4 +343,20 @@ def conclude(size: str, tables: Mapping[str, Sequence[Any]]) -> Conclusion:
 
         return claim_4(numbers)
 
-    return Conclusion(grids(numbers), verdict(size, numbers), draw)
+    return Conclusion(grids(numbers), verdict(size, numbers), draw, _facts(size, numbers))
+
+
+def _facts(size: str, numbers: Numbers) -> dict[str, str]:
+    chosen = SIZES[size]
+    base = chosen.base
+    seeds = {s for by in numbers.scores.get(AWARE, {}).values() for s in by}
+    steps = base.life.environments * base.life.rollout
+    lives = 2 * base.evolution.pairs * base.generations
+    return {
+        "size": f"{size}: {base.env}, N = {base.horizon.longest} updates of {steps:,} steps",
+        "budget of a search": f"{lives:,} lives of {base.horizon.longest * steps:,} environment "
+        "steps, for every contender",
+        "search seeds": str(len(seeds)),
+        "agents": f"{chosen.agents} a game and horizon, {chosen.episodes} episodes a score",
+        "intervals": f"95 %, Student's over search seeds; none of fewer than {FEWEST_SEEDS} seeds",
+    }

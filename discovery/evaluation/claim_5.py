@@ -520,4 +520,17 @@ def conclude(size: str, tables: Mapping[str, Sequence[Any]]) -> Conclusion:
 
         return claim_5(numbers)
 
-    return Conclusion(grids(numbers), verdict(size, numbers), draw)
+    return Conclusion(grids(numbers), verdict(size, numbers), draw, _facts(size, numbers))
+
+
+def _facts(size: str, numbers: Numbers) -> dict[str, str]:
+    chosen = SIZES[size]
+    seeds = {s for c in numbers.entropy.values() for by in c.values() for s in by}
+    told, lived = (", ".join(map(str, ns)) for ns in (chosen.told, chosen.lived))
+    return {
+        "size": f"{size}: recorded lives of {told} updates, watched lives of {lived}",
+        "search seeds": str(len(seeds)),
+        "levels": f"{chosen.levels} of the stream validation",
+        "intervals": "none: slopes are counted by their sign, a search seed at a time",
+        "searches": "those of claims 1 and 4",
+    }

@@ -139,6 +139,7 @@ def test_what_is_said_where_the_claim_holds_and_where_it_does_not() -> None:
     text = claim_5.conclude("cpu", made_up(lambda c, s: 0.1 if s == 4 else -0.1, by_share)).text
     assert "holds for TA-LPG. It has the same sign in networks that were never trained" in text
     assert "too few" in claim_5.conclude("cpu", made_up(falls, by_share, [0])).text
+    assert claim_5.conclude("cpu", made_up(falls, by_share)).facts["search seeds"] == "5"
 
 
 def test_what_is_said_of_drifts() -> None:

@@ -184,6 +184,7 @@ def test_what_is_said_of_claim_2() -> None:
     assert claim_2.enough(numbers, part, "LPG") == 0
     text = claim_2.conclude("cpu", {"games": rows_of(jobs, value)}).text
     assert "TA-LPG less LPG +0.22 [+0.20, +0.24]" in text
+    assert claim_2.conclude("cpu", {"games": rows_of(jobs, value)}).facts["search seeds"] == "5"
     assert "TA-LPG less elapsed +0.10 [+0.10, +0.10]" in text
     assert "Left out, since A2C itself learns next to nothing there: Acrobot-v1 at 10" in text
     few = claim_2.conclude("cpu", {"games": rows_of(claim_2.jobs("cpu", [0]), value)}).text
@@ -214,6 +215,7 @@ def test_what_is_said_of_claim_4() -> None:
     assert "CartPole-v1, TA-LPO less each rival at N = 6, 24, 96: LPO +1*, +1*, +1*" in (
         conclusion.text
     )
+    assert "3,840 lives of 3,072 environment steps" in conclusion.facts["budget of a search"]
     assert "Linear rate." in conclusion.text and "PPO +2*, +2*, +2*" in conclusion.text
     assert ("constant rate", "TA-LPO", "0.003 0.003 0.003 0.003 0.003") in (
         conclusion.grids[-1].rows
