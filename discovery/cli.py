@@ -171,7 +171,9 @@ def _say(what: Any) -> None:
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(what)
+        # A file or a pipe has no width that a table would have to be cut to.
+        width = None if sys.stdout.isatty() else 200
+        Console(highlight=False, width=width).print(what)
 
 
 # --- verbs that answer in a moment ------------------------------------------------------------
