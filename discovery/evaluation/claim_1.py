@@ -365,9 +365,12 @@ def _grids(numbers: Numbers) -> tuple[Grid, ...]:
             judged(v.primary),
             told(v.improvement, ""),
             told(v.greedy),
-            *(told(v.secondary.get(f"N={n}")) for n in (*size.below, *size.above)),
-            told(v.secondary.get("area")),
         )
+        for v in numbers.versus.values()
+    ]
+    places = [*(f"N={n}" for n in (*size.below, *size.above)), "area"]
+    outside = [
+        (v.rival, *(told(v.secondary.get(place)) for place in places))
         for v in numbers.versus.values()
     ]
     blind = numbers.versus.get(BLIND)
@@ -393,20 +396,17 @@ def _grids(numbers: Numbers) -> tuple[Grid, ...]:
         ),
         Grid(
             f"{OURS} less each rival, paired by search seed and level",
-            (
-                "rival",
-                "primary",
-                "so it is",
-                "P(better)",
-                "greedy",
-                *(f"N={n}" for n in (*size.below, *size.above)),
-                "area",
-            ),
+            ("rival", "primary", "so it is", "P(better)", "greedy"),
             against,
             (
-                "primary, greedy, area: mean over the trained horizons (of a specialist: its own)",
+                "primary, greedy: mean over the trained horizons (of a specialist: its own)",
                 f"what counts: {number(EFFECT)}; P(better): probability of improvement",
             ),
+        ),
+        Grid(
+            f"{OURS} less each rival, outside the trained horizons, and area along the life inside",
+            ("rival", *places),
+            outside,
         ),
         Grid(
             f"secondary endpoints: {OURS} less {BLIND}",

@@ -202,7 +202,7 @@ def render(grids: Iterable[Grid]) -> Group:
     for grid in grids:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, column in enumerate(grid.columns):
-            table.add_column(column, justify="right" if number else "left")
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
         for row in grid.rows:
             table.add_row(*row)
         title = Text(("\n" if parts else "") + grid.title, style="bold")
