@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from discovery.config import Config
+from discovery.config import Config, ConfigError
 from discovery.runs import checkpoint
 from discovery.runs.errors import CheckpointError, RunError
 from discovery.runs.run import evolve
@@ -139,7 +139,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [24, pytest.param(500, marks=pytest.mark.slow)])
 def test_no_damage_is_loaded(stopped: Path, tmp_path: Path, config: Config, count: int) -> None:
     rng = random.Random(count)
     make, did = plain(), Counter[str]()
@@ -250,6 +250,36 @@ def test_a_disk_that_fills(
     evolve(config, resume=folder, quiet=True, make=plain())
     for name in ("objective.safetensors", "config.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_folder_that_cannot_be_written(
+    stopped: Path,
+    tmp_path: Path,
+    config: Config,
+    small_disk: Path | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither gone on with nor begun, and nothing in it is changed."""
+    place = small_disk or tmp_path
+    folder = place / "run"
+    shutil.copytree(stopped, folder)
+    before = contents(folder)
+    if small_disk is not None:
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    else:
+
+        def refused(path: Path, *how: Any) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+        monkeypatch.setattr(Path, "open", refused)
+        monkeypatch.setattr(Path, "mkdir", refused)
+    for options in ({"resume": folder}, {"out": place / "fresh"}):
+        with pytest.raises(ConfigError, match=r"cannot write .*: Read-only file system") as caught:
+            evolve(config, quiet=True, make=plain(), **options)
+        assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert contents(folder) == before
+    assert not (place / "fresh").exists()
 
 
 # --- the command ------------------------------------------------------------------------------
