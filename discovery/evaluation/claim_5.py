@@ -114,7 +114,29 @@ class Lived(NamedTuple):
     """At every update."""
 
 
+class Surface(NamedTuple):
+    """The push that a drift leaves, over ratios: a row of a heat map."""
+
+    size: str
+    group: str
+    cell: str
+    objective: str
+    seed: int
+    horizon: int
+    share: float
+    """Of life, told."""
+    advantage: float
+    digest: str
+    pushes: tuple[float, ...]
+    """A - dD/dp at :data:`RATIOS`."""
+
+
 MEASURES = ("entropy", "kl")
+RATIOS = np.geomspace(0.25, 4, 41)
+"""At which surfaces are told, with 1 in the middle."""
+ADVANTAGES = tuple(np.linspace(-2, 2, 9).tolist())
+TIMES = (0.0, 0.5, 0.95)
+"""Shares of life at which surfaces are told."""
 
 
 def _moved(job: Job) -> set[tuple[Any, ...]]:
@@ -132,6 +154,11 @@ def _turned(job: Job) -> set[tuple[Any, ...]]:
     if not look.drift:
         return set()
     return {(look.drift, sign, measure) for sign in SIGNS for measure in ("half", "back")}
+
+
+def _surfaces(job: Job) -> set[tuple[Any, ...]]:
+    look: Look = job.sweep
+    return {(look.drift, t, a) for t in TIMES for a in ADVANTAGES} if look.drift else set()
 
 
 def _lived(job: Job) -> set[tuple[Any, ...]]:
@@ -156,6 +183,13 @@ TABLES = (
         measure=f"{_MEASURES}:turned",
     ),
     Table(
+        name="drifts",
+        kind=Surface,
+        key=("horizon", "share", "advantage"),
+        wanted=_surfaces,
+        measure=f"{_MEASURES}:surfaces",
+    ),
+    Table(
         name="lives",
         kind=Lived,
         key=("horizon", "measure", "levels"),
@@ -163,7 +197,7 @@ TABLES = (
         measure=f"{_MEASURES}:lived",
     ),
 )
-"""One update told other times, where drifts turn, and lives."""
+"""One update told other times, where drifts turn, what they leave of the push, and lives."""
 
 
 class Size(NamedTuple):
@@ -218,6 +252,9 @@ def jobs(size: str, seeds: Sequence[int]) -> list[Job]:
             alone = job.cell == claim_4.AWARE and job.config.agent.update.anneal == 0
             seen = Look(chosen.levels, told=(n,) if alone else (), drift=n)
             found.append(job._replace(sweep=seen, home=home))
+        elif job.source and job.config.agent.update.anneal == 0:
+            look = Look(chosen.levels, drift=job.config.horizon.longest)
+            found.append(job._replace(sweep=look))
     return found
 
 
@@ -256,6 +293,9 @@ class Numbers(NamedTuple):
     """Where it points back."""
     drift: int
     """Horizon that drifts were told."""
+    maps: dict[str, dict[float, Float[np.ndarray, "A R"]]]
+    """Push that is left by the share told, at :data:`ADVANTAGES` and :data:`RATIOS`, mean over
+    search seeds."""
 
 
 def gather(tables: Mapping[str, Sequence[Any]]) -> Numbers:
@@ -292,13 +332,25 @@ def gather(tables: Mapping[str, Sequence[Any]]) -> Numbers:
         by_sign = turns[row.measure].setdefault(f"{row.cell}, {row.group}", {})
         by_sign.setdefault(row.advantage, {})[row.seed] = np.array(row.ratios)
     drift = max((row.horizon for row in tables["turns"]), default=0)
+    pushes: dict[str, dict[float, dict[float, list[tuple[float, ...]]]]] = {}
+    for row in sorted(tables["drifts"], key=_place):
+        by_time = pushes.setdefault(f"{row.cell}, {row.group}", {}).setdefault(row.share, {})
+        by_time.setdefault(row.advantage, []).append(row.pushes)
+    maps = {
+        cell: {
+            share: np.array([np.mean(by_advantage[a], axis=0) for a in sorted(by_advantage)])
+            for share, by_advantage in sorted(by_time.items())
+        }
+        for cell, by_time in pushes.items()
+    }
     empty: dict[str, Curves] = {}
-    return Numbers(mean.get("entropy", empty), mean.get("kl", empty), lives, **turns, drift=drift)
+    told_by = mean.get("entropy", empty), mean.get("kl", empty)
+    return Numbers(*told_by, lives, turns["half"], turns["back"], drift, maps)
 
 
 def _place(row: Any) -> tuple[int, Any]:
     """Of a row, in the order in which cells are shown."""
-    order = [*CHOSEN, *DRIFTS, UNTRAINED, PPO]
+    order = [*CHOSEN, *DRIFTS, UNTRAINED, PPO, "DPO"]
     return (order.index(row.cell) if row.cell in order else len(order)), row[:6]
 
 
@@ -327,9 +379,10 @@ def turn_slopes(ratios: Ratios, horizon: int) -> dict[float, BySeed]:
     return {
         sign: {
             seed: float(slopes.slope(times, slopes.reached(half, sign)))
-            for seed, half in by_seed.items()
+            for seed, half in ratios[sign].items()
         }
-        for sign, by_seed in ratios.items()
+        for sign in SIGNS
+        if sign in ratios
     }
 
 

@@ -9,15 +9,19 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from discovery.evaluation import slopes
 from discovery.evaluation.claim_5 import (
+    ADVANTAGES,
     AWARE,
     BLIND,
     PPO,
+    RATIOS,
     STATIC,
     UNTRAINED,
     BySeed,
@@ -52,14 +56,41 @@ def claim_5(numbers: Numbers) -> Figure:
     if any(map(stretches, numbers.lives.values())):
         panels += [(_apart, numbers, looks), (_lives, numbers)]
     panels += [(_turns, numbers, sign) for sign in (1.0, -1.0) if numbers.half]
-    if not panels:
+    maps = _maps(numbers)
+    if not panels and not maps:
         raise ValueError("there is nothing to draw")
+    above = -(-len(panels) // _COLUMNS)
+    rows = above + -(-len(maps) // _COLUMNS)
     with mpl.rc_context(STYLE):
-        figure, grid = panels_of(len(panels), None, columns=3)
-        figure.set_size_inches(12.5, 3.5 * (-(-len(panels) // 3)) + 0.3)
-        for axes, (draw, *arguments) in zip(grid, panels, strict=True):
+        figure, grid = panels_of(rows * _COLUMNS, None, columns=_COLUMNS)
+        figure.set_size_inches(12.5, 3.5 * rows + 0.3)
+        below = grid[above * _COLUMNS :]
+        for axes, (draw, *arguments) in zip(grid, panels, strict=False):
             draw(axes, *arguments)
+        for axes, of in zip(below, maps, strict=False):
+            drawn = _map(axes, *of)
+        if maps:
+            used = below[: len(maps)]
+            look: dict[str, Any] = {"location": "bottom", "aspect": 50, "pad": 0.02}
+            bar = figure.colorbar(drawn, ax=used, extend="both", **look)
+            bar.set_label(r"push left, $A - \partial D / \partial p$, mean over search seeds")
+        for axes in [*grid[len(panels) : above * _COLUMNS], *below[len(maps) :]]:
+            axes.remove()
     return figure
+
+
+_COLUMNS = 3
+
+
+def _maps(numbers: Numbers) -> list[tuple[str, np.ndarray, float | None]]:
+    """Cell, push, and the share told; once where that changes nothing."""
+    found: list[tuple[str, np.ndarray, float | None]] = []
+    for cell, by_share in numbers.maps.items():
+        if np.ptp(list(by_share.values()), axis=0).max() > 0:
+            found += [(cell, push, share) for share, push in by_share.items()]
+        else:
+            found.append((cell, next(iter(by_share.values())), None))
+    return found
 
 
 def _looks(cells: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -149,7 +180,6 @@ def _turns(axes: Axes, numbers: Numbers, sign: float) -> None:
             beyond = np.isnan(half)
             look: dict[str, Any] = {"color": colour, "linestyle": DASHES[number % len(DASHES)]}
             axes.plot(times, np.where(beyond, edge, half), linewidth=1.1, label=label, **look)
-    axes.axhline(1.2 if sign > 0 else 0.8, color="0.4", linewidth=0.8, label="PPO")
     axes.set_yscale("log")
     axes.set_ylim(*sorted((1.0, edge)))
     axes.yaxis.set_major_locator(FixedLocator((0.1, 0.2, 0.5, 0.8, 1.0, 1.2, 2.0, 5.0, 10.0)))
@@ -158,6 +188,32 @@ def _turns(axes: Axes, numbers: Numbers, sign: float) -> None:
     axes.set_xlabel(f"share of life told, n/N; A = {sign:g}")
     axes.set_ylabel("ratio past which half of the push is gone")
     _above(axes, 2)
+
+
+def _map(axes: Axes, cell: str, pushes: np.ndarray, share: float | None) -> ScalarMappable:
+    """What a drift leaves of the push: brown for down, violet for up, white for nothing."""
+    most = float(np.max(np.abs(ADVANTAGES)))
+    drawn = axes.pcolormesh(
+        RATIOS,
+        ADVANTAGES,
+        pushes,
+        norm=Normalize(-most, most),
+        cmap="PuOr",
+        shading="nearest",
+        rasterized=True,
+    )
+    axes.grid(False)
+    axes.axvline(1, color="0.4", linewidth=0.8)
+    axes.axhline(0, color="0.4", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator((0.25, 0.5, 1.0, 2.0, 4.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.set_xlabel(r"$p = \pi / \pi_{old}$")
+    axes.set_ylabel("advantage A")
+    when = "at any time" if share is None else f"told n/N = {share:g}"
+    axes.set_title(f"{plain(cell)}, {when}")
+    return drawn
 
 
 def _above(axes: Axes, columns: int, handles: Sequence[Any] | None = None) -> None:

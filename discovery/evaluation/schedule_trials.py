@@ -7,10 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from discovery.evaluation import horizons, schedule, slopes, trials
-from discovery.evaluation.claim_5 import MEASURES, SIGNS, THOUSANDTHS, Lived, Look, Moved, Turned
+from discovery.evaluation.claim_5 import (
+    ADVANTAGES,
+    MEASURES,
+    RATIOS,
+    SIGNS,
+    THOUSANDTHS,
+    TIMES,
+    Lived,
+    Look,
+    Moved,
+    Surface,
+    Turned,
+)
 from discovery.evaluation.papers import DIGITS, Job
 
 
@@ -101,6 +116,48 @@ def turned(
         )
         ._asdict()
         .items()
+    ]
+
+
+def surfaces(
+    job: Job, size: str, runs: Path, until: float, report: Callable[[Any], None]
+) -> list[Surface] | None:
+    """What a drift leaves of the push.
+
+    Args:
+      job: a finished search for an objective of mirror learning.
+      size: name of its sizes.
+      runs: where the run folders are.
+      until: stop at this time.
+      report: not told anything: this takes a moment.
+
+    Returns:
+      A row for each time and advantage; ``None`` if the time was over before.
+    """
+    if time.monotonic() >= until:
+        return None
+    who, digest = _entered(job, runs)
+    look: Look = job.sweep
+    log_ratio, advantage = np.meshgrid(np.log(RATIOS), np.array(ADVANTAGES))
+
+    def left(share: Array) -> Array:
+        told = schedule.told(who.world, share, look.drift)
+        p, a = (jnp.asarray(x, jnp.float32) for x in (log_ratio, advantage))
+        slope = schedule.surface(who.world.objective, who.source, who.hyper, p, a, told)[1]
+        return advantage - slope
+
+    pushes = np.asarray(jax.jit(jax.vmap(left))(jnp.asarray(TIMES)), float)
+    return [
+        Surface(
+            *job.identity(size),
+            horizon=look.drift,
+            share=share,
+            advantage=a,
+            digest=digest,
+            pushes=tuple(pushes[i, j].tolist()),
+        )
+        for i, share in enumerate(TIMES)
+        for j, a in enumerate(ADVANTAGES)
     ]
 
 

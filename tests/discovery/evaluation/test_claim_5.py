@@ -11,7 +11,7 @@ import pytest
 
 from discovery.config import LifeConfig, check
 from discovery.evaluation import claim_1, claim_4, claim_5, claims, figures, schedule_trials, slopes
-from discovery.evaluation.claim_5 import Lived, Look, Moved, Turned
+from discovery.evaluation.claim_5 import Lived, Look, Moved, Surface, Turned
 from discovery.evaluation.papers import Job
 
 SEEDS = range(5)
@@ -24,9 +24,9 @@ def made_up(
     seeds: Sequence[int] = SEEDS,
 ) -> Tables:
     """Rows of every job: changes of entropy with a slope by cell and seed, and curves of lives."""
-    tables: Tables = {"moved": [], "turns": [], "lives": []}
+    tables: Tables = {"moved": [], "turns": [], "lives": [], "drifts": []}
     for job in claim_5.jobs("cpu", seeds):
-        if job.cell in claim_5.DRIFTS:
+        if job.sweep.drift:
             continue
         who, look = job.identity("cpu"), job.sweep
         for n in look.told:
@@ -58,6 +58,19 @@ def drifts(fall: float, back: float = math.nan) -> list[Turned]:
     ]
 
 
+def surfaces() -> list[Surface]:
+    """Of a drift whose slope in p is A p times a factor that grows with the share told."""
+    return [
+        Surface("cpu", "constant", cell, "lpo", seed, 24, t, a, "d", tuple(a - f * a * p))
+        for cell in ("TA-LPO", "LPO")
+        for seed in SEEDS
+        for t in claim_5.TIMES
+        for f in [(1 + t if cell == "TA-LPO" else 1) + 0.1 * (seed - 2)]
+        for a in claim_5.ADVANTAGES
+        for p in [claim_5.RATIOS]
+    ]
+
+
 def by_share(cell: str, n: np.ndarray, horizon: int) -> np.ndarray:
     """Entropies that stretch, but for those who see no horizon."""
     return np.exp(-n / (50 if cell in ("LPG", "PPO") else horizon))
@@ -79,6 +92,8 @@ def test_it_looks_at_the_searches_of_claim_1() -> None:
         ("untrained", 0, True, ""),
         ("untrained", 3, True, ""),
         ("PPO", 0, False, "ppo"),
+        ("PPO", 0, False, "ppo"),
+        ("DPO", 0, False, "dpo"),
     ]
     for job in jobs:
         check(job.config)
@@ -89,16 +104,17 @@ def test_it_looks_at_the_searches_of_claim_1() -> None:
         (job.cell, job.group): [len(table.wanted(job)) for table in claim_5.TABLES] for job in jobs
     }
     assert {of: each for of, each in asked.items() if of[0] in claim_5.DRIFTS} == {
-        ("TA-LPO", "constant rate"): [2 * len(slopes.ages(24)), 4, 0],
-        ("TA-LPO", "linear rate"): [0, 4, 0],
-        ("LPO", "constant rate"): [0, 4, 0],
-        ("LPO", "linear rate"): [0, 4, 0],
+        ("TA-LPO", "constant rate"): [2 * len(slopes.ages(24)), 4, 27, 0],
+        ("TA-LPO", "linear rate"): [0, 4, 27, 0],
+        ("LPO", "constant rate"): [0, 4, 27, 0],
+        ("LPO", "linear rate"): [0, 4, 27, 0],
     }
-    wanted = {cell: each for (cell, _), each in asked.items()}
+    assert asked["DPO", "constant rate"] == asked["PPO", "constant rate"] == [0, 4, 27, 0]
+    wanted = {cell: each for (cell, group), each in asked.items() if group == claim_1.RANGE}
     ages = sum(len(slopes.ages(n)) for n in claim_5.SIZES["cpu"].told)
-    assert wanted["TA-LPG"] == [2 * ages, 0, 6]
-    assert wanted["LPG"] == wanted["constant"] == wanted["PPO"] == [0, 0, 6]
-    assert wanted["untrained"] == [2 * ages, 0, 0]
+    assert wanted["TA-LPG"] == [2 * ages, 0, 0, 6]
+    assert wanted["LPG"] == wanted["constant"] == wanted["PPO"] == [0, 0, 0, 6]
+    assert wanted["untrained"] == [2 * ages, 0, 0, 0]
 
 
 def test_slopes_from_rows_by_hand() -> None:
@@ -143,7 +159,7 @@ def test_what_is_said_where_the_claim_holds_and_where_it_does_not() -> None:
 
 
 def test_what_is_said_of_drifts() -> None:
-    tables: Tables = {"moved": [], "lives": [], "turns": drifts(0.3)}
+    tables: Tables = {"moved": [], "lives": [], "turns": drifts(0.3), "drifts": surfaces()}
     numbers = claim_5.gather(tables)
     for sign, by_seed in claim_5.turn_slopes(numbers.half["TA-LPO, constant"], 24).items():
         assert list(by_seed.values()) == pytest.approx([-0.3] * 5), sign
@@ -152,7 +168,10 @@ def test_what_is_said_of_drifts() -> None:
         conclusion.text
     )
     assert "the push ever points back in 0 of 5" in conclusion.text
-    assert len(conclusion.draw().axes) == 2
+    # Turns on both sides, a map at each of three times, one that is the same at any, their bar.
+    assert len(conclusion.draw().axes) == 2 + 4 + 1
+    (first, *_), _ = (list(by.values()) for by in numbers.maps.values())
+    assert first[-1, 0] == pytest.approx(2 - 2 * 0.25), "the mean over seeds"
     rolling = claim_5.conclude("cpu", {**tables, "turns": drifts(0.0, back=2.0)}).text
     assert "the push ever points back in 5 of 5" in rolling
     assert "falls with the share told in 0 of 5" in rolling
@@ -161,7 +180,8 @@ def test_what_is_said_of_drifts() -> None:
 
 
 def test_the_picture(tmp_path: Path) -> None:
-    tables = made_up(lambda cell, seed: -0.1 * seed, by_share) | {"turns": drifts(0.3)}
+    tables = made_up(lambda cell, seed: -0.1 * seed, by_share)
+    tables |= {"turns": drifts(0.3), "drifts": surfaces()}
     conclusion = claim_5.conclude("cpu", tables)
     figure = conclusion.draw()
     figure.canvas.draw()
@@ -169,14 +189,15 @@ def test_the_picture(tmp_path: Path) -> None:
     assert whole.x0 >= -0.01 and whole.x1 <= width + 0.01
     assert whole.y0 >= -0.01 and whole.y1 <= height + 0.01
     for axes in figure.axes:
-        assert axes.get_xlabel() and (axes.get_ylabel() or axes.get_yticklabels())
+        if axes.get_label() != "<colorbar>":
+            assert axes.get_xlabel() and (axes.get_ylabel() or axes.get_yticklabels())
         if legend := axes.get_legend():
             box = legend.get_window_extent().padded(-1)
             assert not any(box.overlaps(other.get_window_extent()) for other in figure.axes)
     first = [path.read_bytes() for path in figures.save(conclusion.draw(), tmp_path / "a")]
     assert first == [path.read_bytes() for path in figures.save(conclusion.draw(), tmp_path / "b")]
     with pytest.raises(ValueError, match="nothing to draw"):
-        claim_5.conclude("cpu", {"moved": [], "turns": [], "lives": []}).draw()
+        claim_5.conclude("cpu", {table.name: [] for table in claim_5.TABLES}).draw()
 
 
 def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -194,7 +215,7 @@ def test_tables_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_job_is_looked_at(tmp_path: Path) -> None:
     """The functions that make the tables, on objectives that exist."""
-    by_cell = {job.cell: job for job in claim_5.jobs("cpu", [0])}
+    by_cell = {j.cell: j for j in claim_5.jobs("cpu", [0]) if j.group == claim_1.RANGE}
     ours, ppo = by_cell["TA-LPG"], by_cell["PPO"]
     life = LifeConfig(environments=2, rollout=4, evaluation_environments=2)
     update = replace(ppo.config.agent.update, minibatches=2)
@@ -212,11 +233,16 @@ def test_a_job_is_looked_at(tmp_path: Path) -> None:
         module, name = table.measure.split(":")
         assert module == schedule_trials.__name__
         measure = getattr(schedule_trials, name)
-        of = job("ppo" if name == "turned" else "a2c")
+        of = job("ppo" if name in ("turned", "surfaces") else "a2c")
         rows = measure(of, "cpu", tmp_path, math.inf, lambda line: None)
         assert {tuple(getattr(row, key) for key in table.key) for row in rows} == table.wanted(of)
         assert all(isinstance(row, table.kind) for row in rows)
         assert measure(of, "cpu", tmp_path, -math.inf, lambda line: None) is None
+        if name == "surfaces":
+            at = {(r.share, r.advantage): np.array(r.pushes) for r in rows}
+            ratios = claim_5.RATIOS
+            np.testing.assert_allclose(at[0.5, 1.0], np.where(ratios > 1.2, 0, 1), atol=1e-5)
+            np.testing.assert_allclose(at[0.0, -2.0], np.where(ratios < 0.8, 0, -2), atol=1e-5)
         claims.write(tmp_path / "t.csv", table.kind, rows)
         assert len(claims.read(tmp_path / "t.csv", table.kind)) == len(rows)
     entropy = [row for row in rows if row.measure == "entropy"]
