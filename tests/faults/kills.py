@@ -88,7 +88,12 @@ def plain() -> Callable[[Config], Any]:
     return make
 
 
-def live(folder: Path, said: Path, count: int, make: Callable[[Config], Any] | None) -> int:
+def real(config: Config) -> Any:
+    """The real search, which is not asked how much memory it takes: that traces it once more."""
+    return discovery.outer.search.make_search(config)._replace(memory=None)
+
+
+def live(folder: Path, said: Path, count: int, make: Callable[[Config], Any]) -> int:
     """A life of the search in this process; its exit status."""
     # Whatever was compiled in an earlier life is not compiled again.
     jax.config.update("jax_compilation_cache_dir", str(said.parent / "compiled"))
@@ -107,7 +112,7 @@ def live(folder: Path, said: Path, count: int, make: Callable[[Config], Any] | N
     return {"": 0, "interrupt": 130, "terminate": 143, "minutes": 9}[done.stopped]
 
 
-def fork(folder: Path, said: Path, count: int, make: Callable[[Config], Any] | None) -> int:
+def fork(folder: Path, said: Path, count: int, make: Callable[[Config], Any]) -> int:
     """Begin a life; the child's process number."""
     assert not xla_bridge.backends_are_initialized()
     child = os.fork()
@@ -157,7 +162,7 @@ class Harness:
         kills: int,
         seed: int,
         count: int,
-        make: Callable[[Config], Any] | None,
+        make: Callable[[Config], Any],
     ) -> None:
         self.where, self.left, self.count, self.make = where, kills, count, make
         self.random = random.Random(seed)
@@ -233,6 +238,8 @@ class Harness:
             self.did[number.name] += 1
         elif status == -signal.SIGKILL:
             self.left -= 1
+            if self.left % 10 == 0:
+                print(f"{self.left} kills left", file=sys.stderr, flush=True)
             self.did["kills"] += 1
             self.did["kills while a checkpoint was written"] += saving
         return status
@@ -288,7 +295,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         told = Harness(
-            asked.folder, asked.kills, asked.seed, asked.devices, plain() if asked.plain else None
+            asked.folder, asked.kills, asked.seed, asked.devices, plain() if asked.plain else real
         ).run()
     except LostError as error:
         print(error, file=sys.stderr)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,15 @@ def test_twenty_kills(environment: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_three_hundred_kills(environment: dict[str, str], tmp_path: Path) -> None:
-    told = harness(environment, tmp_path, 300)
-    assert told["kills while a checkpoint was written"] > 20
-    assert told["SIGTERM"] + told["SIGINT"] > 5
+    """Two at a time, since one life keeps one core busy."""
+    with ThreadPoolExecutor() as pool:
+        seeds = ("0", "1")
+        both = list(
+            pool.map(lambda seed: harness(environment, tmp_path / seed, 150, "--seed", seed), seeds)
+        )
+    for told in both:
+        assert told["kills while a checkpoint was written"] > 10
+        assert told["SIGTERM"] + told["SIGINT"] > 2
 
 
 def command_killed(kairos: Command, where: Path, kills: int) -> None:
