@@ -83,7 +83,7 @@ SIZES = {
         ),
         games=(
             Game("CartPole-v1", _CPU.life),
-            Game("DiscountingChain-bsuite", _CPU.life),
+            Game("Asterix-MinAtar", replace(_CPU.life, environments=16, rollout=32)),
             Game("Breakout-MinAtar", replace(_CPU.life, environments=16, rollout=32)),
         ),
         horizons=(6, 24, 96),
