@@ -743,6 +743,10 @@ def _lived(
     until: float | None,
 ) -> list[Row]:
     """The rows of one environment."""
+
+    def tell(line: str) -> None:
+        report(f"{plan.env}: {line}" if request.envs else line)
+
     return sweep(
         plan.contestants,
         plan.levels,
@@ -754,7 +758,7 @@ def _lived(
         greedy=request.actions != "sampled",
         times=request.times,
         out=out,
-        report=narrator(report),
+        report=narrator(tell),
         until=until,
     )
 

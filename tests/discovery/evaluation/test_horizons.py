@@ -152,6 +152,7 @@ def test_a_killed_evaluation_ends_with_the_same_bytes(
     rows = evaluate(request, said.append)
     assert {row.environment for row in rows} == set(request.envs)
     assert len(rows) == 2 * 2 * 2 * 3 and all(row.wall_seconds is None for row in rows)
+    assert any(str(line).startswith("chain: mine, N = 1") for line in said)
     whole = (tmp_path / "whole.csv").read_bytes()
     pictures = {path.name for path in tmp_path.glob("whole-profile-chain-*.png")}
     assert pictures == {"whole-profile-chain-sampled.png"}
