@@ -20,7 +20,6 @@ from discovery.inner.build import (
     with_optimizer,
 )
 from discovery.inner.lifetime import Measure, Task, live
-from envs.registry import names
 from learned_objectives.library import RULES, Saved, load, make_rule
 
 KINDS = ("small", "rand_small", "CartPole-v1", "Breakout-MinAtar", "Pendulum-v1")
@@ -62,12 +61,6 @@ def test_a_pair_works_or_says_why_not(name: str, env: str) -> None:
     except ConfigError as error:
         assert name.startswith("lpg") and env == "Pendulum-v1"
         assert str(error).endswith("has continuous actions")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("env", [n for n in names() if not n.startswith("brax/") or "fast" in n])
-def test_ppo_lives_in_every_environment(env: str) -> None:
-    assert lived("ppo", env).final.shape == (2,)
 
 
 # --- how agents live in a comparison ------------------------------------------------------------
