@@ -101,6 +101,9 @@ class EvaluateConfig:
     """How a trained agent acts when it is scored."""
     area: bool = False
     """Also score agents along their lives."""
+    reference: bool = False
+    """Where no best return is known, normalise by a tuned PPO at the longest horizon, measured
+    first and kept beside the table."""
     profiles: bool = False
     """Also draw performance profiles: the share of agents above every score."""
     false_clocks: bool = False

@@ -732,6 +732,13 @@ def _plan(
         f"{request.levels} {request.stream} levels of {env} ({levels.hash}), "
         f"{levels.redraws} passed over"
     )
+    if request.reference:
+        from discovery.evaluation import references
+
+        out = _table_path(request)
+        path = out.with_name(f"{out.stem}-references.csv")
+        longest = max(request.horizons)
+        levels = references.on_scale(levels, env, how.life, longest, path, report)
     return Plan(env, how, study, contestants, levels)
 
 
