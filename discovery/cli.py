@@ -275,8 +275,9 @@ def _parse_evolve(arguments: list[str]) -> EvolveConfig:
     if not arguments:
         raise ConfigError(f"give --preset ({', '.join(PRESETS)}), or your own sizes, or --resume")
     base = Config()
-    if "" in (resume, like):  # a variable of the shell's that is not set
-        raise ConfigError("--resume and --like need a run folder")
+    for flag, folder in (("--resume", resume), ("--like", like)):
+        if folder == "":  # a variable of the shell's that is not set
+            raise ConfigError(f"{flag} needs a run folder")
     if like is not None and (resume, name) != (None, None):
         raise ConfigError("--like takes all that a run records: leave out --resume and --preset")
     if like is not None:

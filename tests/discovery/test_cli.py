@@ -406,3 +406,33 @@ def test_doctor(kairos: Call, searching: Callable[..., None]) -> None:
     assert "2 x cpu" in out
     assert f"envs               {Path(devices.__file__).parents[1] / 'envs'} (ours)" in out
     assert "memory needed" in out
+
+
+def test_a_run_is_done_again_by_name(
+    kairos: Call, asked: list[tuple[Config, dict[str, Any]]], tmp_path: Path
+) -> None:
+    config = replace(preset("smoke"), seed=7, generations=3)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(to_json(config))
+    assert kairos("evolve", "--like", "mine", "--generations", "5")[0] == 0
+    again, options = asked[0]
+    assert again == replace(config, generations=5)
+    assert (options["out"], options["like"], options["resume"]) == ("mine-again", "mine", None)
+    for words, line in (
+        (("--like", "mine", "--preset", "smoke"), "leave out --resume and --preset"),
+        (("--like", "mine", "--resume", "mine"), "leave out --resume and --preset"),
+        (("--like", ""), "--like needs a run folder"),
+        (("--like", "none"), "none is not a run"),
+        (("--preset", "smoke", "--hosts", "here"), "hosts must be ADDRESS:PORT,COUNT,INDEX"),
+    ):
+        status, _, said = kairos("evolve", *words)
+        assert status == 2
+        assert line in said
+    assert len(asked) == 1
+
+
+def test_several_processes_run_one_seed(kairos: Call, asked: list[Any]) -> None:
+    words = ("--preset", "smoke", "--seeds", "0-1", "--hosts", "127.0.0.1:1,2,0")
+    status, _, said = kairos("evolve", *words)
+    assert (status, asked) == (2, [])
+    assert "several processes run one search" in said
