@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -255,8 +254,15 @@ def test_pictures(draw: Callable[[], Figure], tmp_path: Path) -> None:
     assert all(path.stat().st_size > 10_000 for path in paths)
 
 
-def test_nothing_to_draw_is_said() -> None:
-    for module in (claim_2, claim_4):
-        conclusion: Any = module.conclude("cpu", {"games": []})
-        with pytest.raises(ValueError, match="nothing to draw"):
-            conclusion.draw()
+def test_a_part_of_the_work_can_be_told() -> None:
+    """At first there is only what others are measured by."""
+    jobs = [job for job in claim_2.jobs("cpu", [0]) if job.cell == claim_2.REFERENCE]
+    conclusion = claim_2.conclude("cpu", {"games": rows_of(jobs, lambda *_: 1.0)})
+    assert "0 search seeds" in conclusion.text
+    (axes,) = conclusion.draw().axes
+    assert [text.get_text()[:12] for text in axes.texts] == ["no objective"]
+    rivals = [job for job in claim_4.jobs("cpu", [0]) if job.source]
+    fourth = claim_4.conclude("cpu", {"games": rows_of(rivals, lambda *_: 1.0)})
+    assert "0 search seeds" in fourth.text and len(fourth.draw().axes) == 8
+    with pytest.raises(ValueError, match="nothing to draw"):
+        claim_4.conclude("cpu", {"games": []}).draw()
