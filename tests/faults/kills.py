@@ -169,6 +169,8 @@ class Harness:
         self.did: Counter[str] = Counter()
         self.length = 1.0
         """Seconds of an undisturbed life."""
+        self.old: set[int] = set()
+        """What earlier kills have left unfinished is no checkpoint being written now."""
 
     def run(self) -> dict[str, Any]:
         """Spend all kills; what happened."""
@@ -192,6 +194,7 @@ class Harness:
     def one(self, folder: Path) -> bool:
         """A life, killed if there are kills left; whether the search is done."""
         before, said = newest(folder), self.said()
+        self.old = {path.stat().st_ino for path in self.checkpoints(folder)}
         child = fork(folder, said, self.count, self.make)
         if self.left <= 0:
             status = self.wait(child)
@@ -228,7 +231,7 @@ class Harness:
                 time.sleep(self.random.uniform(0, 0.05))
         if ended is not None:
             return ended
-        saving = any(p.name.endswith(("tmp", "writing")) for p in self.checkpoints(folder))
+        saving = self.is_writing(folder)
         os.kill(child, number)
         status = self.wait(child)
         if number != signal.SIGKILL:
@@ -250,9 +253,20 @@ class Harness:
         except OSError:
             return []
 
+    def is_writing(self, folder: Path) -> bool:
+        """Whether this life has a checkpoint under a name that is not its last."""
+        for path in self.checkpoints(folder):
+            if path.name.endswith(("tmp", "writing")):
+                try:
+                    if path.stat().st_ino not in self.old:
+                        return True
+                except OSError:  # it has got its name meanwhile
+                    continue
+        return False
+
     def until_writing(self, folder: Path, child: int) -> int | None:
         """Wait until a checkpoint is begun; or how the life ended before."""
-        while not any(path.name.endswith(("tmp", "writing")) for path in self.checkpoints(folder)):
+        while not self.is_writing(folder):
             ended = self.pause(child, 0.0005)
             if ended is not None:
                 return ended
