@@ -25,6 +25,9 @@ from typing import Any
 
 from scipy.stats import t
 
+ITERATIONS = {"CartPole-v1": 61, "Acrobot-v1": 61, "Breakout-MinAtar": 244}
+"""5e5 environment steps, and 2e6."""
+
 REJAX = """
 import json, sys, time
 import jax
@@ -95,16 +98,17 @@ def main() -> None:
     """Read the flags, run both one after the other, print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rejax", help="interpreter of rejax's environment; ours alone without")
-    parser.add_argument("--envs", nargs="+", default=["CartPole-v1", "Breakout-MinAtar"])
-    parser.add_argument("--iterations", type=int, default=61)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--envs", nargs="+", default=list(ITERATIONS))
+    parser.add_argument("--iterations", type=int, help="by default 61, of Breakout 244")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--repeats", type=int, default=1, help="the median time is told")
     flags = parser.parse_args()
     print("| environment | whose | return, mean [95 % interval] | steps/s | compile, s |")
     print("|---|---|---|---|---|")
     for env in flags.envs:
-        sizes = env, flags.iterations, flags.seeds, flags.rate
+        iterations = flags.iterations or ITERATIONS.get(env, 61)
+        sizes = env, iterations, flags.seeds, flags.rate
         found: dict[str, list[dict[str, Any]]] = {"Kairos": [], "rejax": []}
         for _ in range(flags.repeats):  # in turns, so that both meet the same noise
             found["Kairos"].append(ours(*sizes))
@@ -118,7 +122,7 @@ def main() -> None:
             if len(scores) > 1:
                 half = float(t.ppf(0.975, len(scores) - 1)) * stdev(scores) / len(scores) ** 0.5
             seconds = median(run["seconds"] for run in told)
-            speed = flags.seeds * flags.iterations * 64 * 128 / seconds
+            speed = flags.seeds * iterations * 64 * 128 / seconds
             middle = mean(scores)
             print(
                 f"| {env} | {whose} | {middle:.2f} [{middle - half:.2f}, {middle + half:.2f}] "

@@ -68,7 +68,7 @@ class TuneConfig:
 
     config: Config = field(default_factory=Config)
     draws: int = 256
-    """Log-uniform draws of the rule's numbers, the reference included."""
+    """Log-uniform draws of the rule's numbers, besides the reference."""
     out: str = ""
     """Folder; by default runs/tuned-<rule>-<seed>."""
     overwrite: bool = False

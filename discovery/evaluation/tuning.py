@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from discovery.config import AgentConfig, Config, ConfigError, LifeConfig, check, check_sizes
+from discovery.config import AgentConfig, Config, ConfigError, LifeConfig, check, check_sizes, mixed
 from discovery.evaluation import table
 from discovery.inner.build import make_environment, make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Cohort, Lives, make_cohort
@@ -46,25 +46,25 @@ class Tuned(NamedTuple):
 
     theta: Theta
     by: str
-    """What found it: ``search`` or ``draws``."""
+    """What found it: ``search`` or ``draws``; ``reference`` if neither is better than that."""
     scores: dict[str, float]
     """Return of both finalists and of the reference on validation tasks that chose none."""
     folder: Path
 
 
 def candidates(objective: Any, key: Array, count: int) -> Theta:
-    """Log-uniform draws of the rule's numbers, the first of which is the reference itself.
+    """The reference, and log-uniform draws of the rule's numbers.
 
     Args:
       objective: a rule with ``random_search``.
       key: consumed.
-      count: D, the reference included.
+      count: D; the reference comes before them.
 
     Returns:
-      Theta, leaves ``[D, ...]``.
+      Theta, leaves ``[1 + D, ...]``.
     """
     drawn = objective.random_search(key, count)
-    return jax.tree.map(lambda leaf: leaf.at[0].set(0.0), drawn)
+    return jax.tree.map(lambda leaf: jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf]), drawn)
 
 
 def returns(config: Config, thetas: Theta, stream: str) -> Float[np.ndarray, " D"]:
@@ -186,7 +186,10 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = print) -> Tuned | 
             f"rule {config.objective.rule} has no numbers to tune: try a2c-scheduled-n, "
             "ppo-constant or another of the scheduled ones (kairos list)"
         )
-    folder = Path(request.out or Path("runs") / f"tuned-{config.objective.rule}-{config.seed}")
+    if len(mixed(config.env)) > 1:
+        raise ConfigError("returns of several environments do not compare: tune for one at a time")
+    stem = f"tuned-{config.objective.rule}-{Path(config.env).stem}-{config.seed}"
+    folder = Path(request.out or Path("runs") / stem)
     folders.check_writable(folder)
     if (folder / CARD).is_file() and not request.overwrite:
         raise ConfigError(f"{folder} holds a tuned rule already: --overwrite, or another --out")
@@ -199,8 +202,9 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = print) -> Tuned | 
         return None
     report(f"2. {request.draws} draws on {config.validation_levels} validation tasks")
     best, scores, drawn = choose(config, searched, thetas)
-    by = "draws" if scores["draws"] > scores["search"] else "search"
-    theta = jax.tree.map(lambda leaf: leaf[best], thetas) if by == "draws" else searched
+    by = max(scores, key=lambda name: scores[name])
+    which = best if by == "draws" else 0
+    theta = searched if by == "search" else jax.tree.map(lambda leaf: leaf[which], thetas)
     theta = jax.tree.map(jnp.asarray, theta)
     _write(folder, config, objective, theta, by, scores, drawn, thetas)
     hyper = make_hyper(objective, config.agent)
@@ -221,12 +225,16 @@ _DRAWS = 2**31 + 64
 
 def _search(config: Config, where: Path, request: TuneConfig, began: float) -> Theta | None:
     """What the outer loop finds; a search that is there is gone on with, or taken."""
-    if (where / CARD).is_file() and not request.overwrite:
+    begun = (where / folders.CONFIG).is_file() and not request.overwrite
+    if begun and (other := folders.differences(folders.load_config(where), config)):
+        raise ConfigError(
+            f"{where} is of other numbers ({', '.join(other)}): --overwrite, or another --out"
+        )
+    if begun and (where / CARD).is_file():
         return load(where).theta
     minutes = request.max_minutes
     if minutes is not None:
         minutes = max(minutes - (time.monotonic() - began) / 60, 1e-3)
-    begun = (where / folders.CONFIG).is_file() and not request.overwrite
     run = evolve(
         None if begun else config,
         where,

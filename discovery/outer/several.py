@@ -240,9 +240,11 @@ def gains(
 ) -> dict[str, Array]:
     r"""The mean's score where returns of different environments do not compare.
 
-    ``validation`` is the mean over kinds of :math:`(\bar R - \bar R_0) / (\sigma_0 + 10^{-8})`:
-    how far the mean return is above that of the start, in standard deviations of the start's over
-    the validation tasks. ``validation_NAME`` is a kind's own mean return.
+    ``validation`` is the mean over kinds of
+    :math:`(\bar R - \bar R_0) / \max(\sigma_0, \max(1, |\bar R_0|) / 100)`: how far the mean
+    return is above that of the start, in standard deviations of the start's over the validation
+    tasks, or in hundredths of it where they hardly differ. ``validation_NAME`` is a kind's own mean
+    return.
 
     Args:
       names: of the kinds.
@@ -257,11 +259,15 @@ def gains(
       >>> {name: float(value) for name, value in told.items()}
       {'validation': 2.0, 'validation_a': 3.0}
     """
-    above = [
-        (new.mean() - old.mean()) / (old.std() + 1e-8) for new, old in zip(now, first, strict=True)
-    ]
+
+    def above(new: Float[Array, " V"], old: Float[Array, " V"]) -> Float[Array, ""]:
+        # Where nothing is found at the start, all returns are equal.
+        least = jnp.maximum(1.0, jnp.abs(old.mean())) / 100
+        return (new.mean() - old.mean()) / jnp.maximum(old.std(), least)
+
     own = {f"validation_{name}": new.mean() for name, new in zip(names, now, strict=True)}
-    return {"validation": jnp.mean(jnp.stack(above)), **own}
+    gained = [above(new, old) for new, old in zip(now, first, strict=True)]
+    return {"validation": jnp.mean(jnp.stack(gained)), **own}
 
 
 __all__ = ["gains", "gathered", "kinds", "make_several_search"]

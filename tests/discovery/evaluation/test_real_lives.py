@@ -36,7 +36,8 @@ def small(name: str, env: str) -> tuple[World, Any]:
     """The world in which the command would let an agent live, with few and narrow layers."""
     saved = load(name)
     how = horizons.setting([saved], make_environment(env))
-    update = replace(how.agent.update, epochs=2, minibatches=2, segment=0)
+    segment = 8 if how.agent.update.segments else 0
+    update = replace(how.agent.update, epochs=2, minibatches=2, segment=segment)
     agent = replace(how.agent, update=update)
     if agent.network != "table":
         agent = replace(agent, hidden=(8,), value_hidden=None)

@@ -21,6 +21,7 @@ from discovery.config import (
 from discovery.evaluation import tuning
 from discovery.evaluation.tuning import candidates, choose, returns, spent, tune
 from discovery.inner.build import make_objective
+from discovery.outer.search import root_key
 from discovery.requests import TuneConfig
 from learned_objectives.library import load
 
@@ -42,7 +43,7 @@ RULE = make_objective(CONFIG.objective, CONFIG.agent)
 def test_the_first_draw_is_the_reference() -> None:
     drawn = candidates(RULE, jax.random.key(0), 5)
     assert all((leaf[0] == 0).all() for leaf in jax.tree.leaves(drawn))
-    assert all(len(np.unique(leaf)) == 5 for leaf in jax.tree.leaves(drawn))
+    assert all(len(np.unique(leaf)) == 6 for leaf in jax.tree.leaves(drawn))
 
 
 def test_the_better_draw_and_the_better_of_both_are_found() -> None:
@@ -68,26 +69,51 @@ def test_a_tuned_rule_is_an_objective(tmp_path: Path) -> None:
     said: list[object] = []
     request = TuneConfig(CONFIG, draws=3, out=str(tmp_path / "tuned"))
     found = tune(request, said.append)
-    assert found is not None and found.by in ("search", "draws")
+    assert found is not None
     saved = load(tmp_path / "tuned")
     told = saved.card["tuned"]
-    assert (told["by"], told["draws"]) == (found.by, 3)
+    assert (told["by"], told["draws"]) == (found.by, 4)
     assert told["validation"] == found.scores
-    assert told["search_steps"] > 0 and told["draw_steps"] == spent(CONFIG, 3)
-    kept = load(tmp_path / "tuned" / tuning.SEARCH).theta if found.by == "search" else saved.theta
-    assert jax.tree.all(jax.tree.map(np.array_equal, saved.theta, kept))
+    assert told["search_steps"] > 0 and told["draw_steps"] == spent(CONFIG, 4)
+    drawn = candidates(RULE, jax.random.fold_in(root_key(0), tuning._DRAWS), 3)
+    scores = returns(CONFIG, drawn, "tuning draws")
+    best = {"search": load(tmp_path / "tuned" / tuning.SEARCH).theta} | {
+        name: jax.tree.map(lambda leaf, i=i: leaf[i], drawn)
+        for name, i in (("draws", int(np.argmax(scores))), ("reference", 0))
+    }
+    assert found.by == max(found.scores, key=lambda name: found.scores[name])
+    assert jax.tree.all(jax.tree.map(np.array_equal, saved.theta, best[found.by]))
     with (tmp_path / "tuned" / tuning.DRAWS).open() as file:
         lines = list(csv.DictReader(file))
     assert float(lines[0]["policy_rate_start"]) == 2.0
-    assert len({line["value_rate_start"] for line in lines}) == 3
+    assert len({line["value_rate_start"] for line in lines}) == 4
     with pytest.raises(ConfigError, match="holds a tuned rule already"):
         tune(request, said.append)
+    # What is gone on with is of the same numbers.
+    (tmp_path / "tuned" / "card.json").unlink()
+    other = replace(CONFIG, agent=replace(CONFIG.agent, policy_rate=3.0))
+    with pytest.raises(ConfigError, match=r"other numbers .*policy_rate"):
+        tune(replace(request, config=other), said.append)
+
+
+def test_a_tuning_that_loses_to_the_reference_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {"search": 0.1, "draws": 0.2, "reference": 0.3}
+    zeros = RULE.init(jax.random.key(0))
+    monkeypatch.setattr(tuning, "choose", lambda *_: (1, lost, np.zeros(3)))
+    monkeypatch.setattr(tuning, "_search", lambda *_: jax.tree.map(jnp.ones_like, zeros))
+    found = tune(TuneConfig(CONFIG, draws=2, out=str(tmp_path / "t")), lambda line: None)
+    assert found is not None and found.by == "reference"
+    assert jax.tree.all(jax.tree.map(np.array_equal, load(tmp_path / "t").theta, zeros))
 
 
 def test_what_cannot_be_tuned() -> None:
     config = replace(CONFIG, objective=ObjectiveConfig(rule="lpg", width=4))
     with pytest.raises(ConfigError, match="no numbers to tune"):
         tune(TuneConfig(config))
+    with pytest.raises(ConfigError, match="one at a time"):
+        tune(TuneConfig(replace(CONFIG, env="chain,small")))
 
 
 def test_the_draws_are_counted() -> None:

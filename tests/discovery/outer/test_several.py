@@ -146,3 +146,9 @@ def test_gains_are_in_deviations_of_the_start() -> None:
     first = [jnp.array([0.0, 2.0]), jnp.array([10.0, 30.0])]
     told = gains(("a", "b"), [jnp.array([3.0, 3.0]), jnp.array([20.0, 20.0])], first)
     assert [float(told[k]) for k in ("validation", "validation_a", "validation_b")] == [1, 3, 20]
+
+
+def test_a_start_that_finds_nothing_does_not_drown_the_rest() -> None:
+    nothing, some = jnp.zeros(2), jnp.array([0.0, 2.0])
+    told = gains(("a", "b"), [jnp.array([0.1, 0.1]), some], [nothing, some])
+    np.testing.assert_allclose(told["validation"], 0.1 / 0.01 / 2, rtol=1e-5)
