@@ -1,8 +1,10 @@
 """What holds for every test: CPU devices, checked shapes, signs of life."""
 
+import gc
 import os
 import threading
 from collections.abc import Generator
+from pathlib import Path
 from typing import IO
 
 # Before anything imports JAX. Two devices, so that sharding is tested without
@@ -36,6 +38,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[_screen].close()
+
+
+# A process has some 65,000 memory mappings at most; programs take several, XLA crashes beyond.
+_MOST_MAPPINGS = 25_000
+
+
+def _mappings() -> int:
+    maps = Path("/proc/self/maps")  # where there is such a limit
+    return maps.read_bytes().count(b"\n") if maps.is_file() else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Drops compiled programs between two files once they are many."""
+    if nextitem is not None and nextitem.path != item.path and _mappings() > _MOST_MAPPINGS:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.hookimpl(wrapper=True)
