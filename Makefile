@@ -9,7 +9,6 @@
 
 python := .venv/bin/python
 code := discovery envs learned_objectives tests
-# Two processes, since XLA crashes in one that has compiled too many programs.
 pytest := $(python) -m pytest
 
 help: ## say what there is
@@ -19,12 +18,14 @@ quickstart: ## install, then evolve a small objective and draw its figure
 	@tools/install.sh run
 	@.venv/bin/kairos quickstart
 
+# In two processes, since XLA crashes in one that has compiled too many programs.
 test: venv ## install, then run the tests that take seconds
 	@$(pytest) -m "not slow" tests/discovery
 	@$(pytest) -m "not slow" --ignore=tests/discovery
 
 test-all: venv ## install, then run every test
-	@$(pytest)
+	@$(pytest) tests/discovery
+	@$(pytest) --ignore=tests/discovery
 
 check: lint test ## what has to pass before a change lands
 
