@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +23,9 @@ from jaxtyping import Array, Float, PyTree
 from discovery.config import AgentConfig, Config, ConfigError, LifeConfig, check, check_sizes, mixed
 from discovery.evaluation import table
 from discovery.inner.build import make_environment, make_hyper, make_objective, make_world, static
-from discovery.inner.cohort import Cohort, Lives, make_cohort
-from discovery.inner.lifetime import Measure, Task, World
+from discovery.inner.cohort import Cohort, make_cohort
+from discovery.inner.lifetime import Measure, World
+from discovery.outer.scoring import validation_lives
 from discovery.outer.search import root_key
 from discovery.outer.tasks import spread_horizons
 from discovery.requests import TuneConfig
@@ -33,7 +33,6 @@ from discovery.runs import folders, logs
 from discovery.runs.ending import write_card
 from discovery.runs.errors import Interrupted, Terminated
 from discovery.runs.run import evolve
-from envs.levels import level_set
 from learned_objectives.base import Theta
 from learned_objectives.library import CARD, load
 
@@ -81,21 +80,15 @@ def returns(config: Config, thetas: Theta, stream: str) -> Float[np.ndarray, " D
     objective: Any = make_objective(config.objective, config.agent)
     world = _world(objective, config.env, static(config.agent), config.life)
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
-    count, tasks = jax.tree.leaves(thetas)[0].shape[0], config.validation_levels
-    cohort = _cohort(world, config.evolution.group, tasks)
-    root = jax.random.key(zlib.crc32(stream.encode()))
-    task = Task(
-        level_set(make_environment(config.env), "validation", tasks).levels,
-        spread_horizons(config.horizon, tasks),
+    cohort = _cohort(world, config.evolution.group, config.validation_levels)
+    lives = validation_lives(
+        make_environment(config.env), config.horizon, config.validation_levels, stream
     )
-    keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(tasks))
     measure = Measure(points=jnp.int32(1), modes=jnp.int32(1))
     found = []
-    for which in range(count):
-        lives = Lives(
-            id=jnp.full(tasks, which, jnp.int32), sign=jnp.ones(tasks), task=task, key=keys
-        )
-        outcome = cohort.run(thetas, hyper, lives, measure)
+    for which in range(jax.tree.leaves(thetas)[0].shape[0]):
+        these = lives._replace(id=jnp.full_like(lives.id, which))
+        outcome = cohort.run(thetas, hyper, these, measure)
         score = jnp.where(outcome.finite, outcome.final[:, 0], -jnp.inf).mean()
         found.append(float(score))
     return np.asarray(found)

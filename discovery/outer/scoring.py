@@ -90,13 +90,35 @@ def signal(first: Float[Array, " L"], second: Float[Array, " L"]) -> Float[Array
     return correlation(*differences)
 
 
-def make_validation(
-    env: Environment, law: HorizonConfig, count: int, cohort: Cohort, hyper: Any
-) -> Callable[[PyTree], dict[str, Array]]:
-    """The score of one theta on fixed held-out tasks, by the search's own program.
+def validation_lives(env: Environment, law: HorizonConfig, count: int, stream: str) -> Lives:
+    """Lives of one theta on fixed held-out tasks.
 
-    Levels are the first of the stream ``validation``, horizons are spread over the search's law,
-    and the random numbers of a life depend on its index alone: two searches compare in pairs.
+    Levels are the first of the stream ``validation``, and horizons are spread over a law.
+
+    Args:
+      env: where they live.
+      law: of the horizons.
+      count: number of tasks.
+      stream: name of their random numbers, which depend on it and on a life's index alone.
+
+    Returns:
+      ``[V]`` lives of the mean.
+    """
+    root = jax.random.key(zlib.crc32(stream.encode()))
+    return Lives(
+        id=jnp.zeros(count, jnp.int32),
+        sign=jnp.zeros(count, jnp.float32),
+        task=Task(level_set(env, "validation", count).levels, spread_horizons(law, count)),
+        key=jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count)),
+    )
+
+
+def make_returns(
+    env: Environment, law: HorizonConfig, count: int, cohort: Cohort, hyper: Any
+) -> Callable[[PyTree], list[Float[Array, " some"]]]:
+    """Final returns of one theta on :func:`validation_lives`, by the search's own program.
+
+    The random numbers of a life depend on its index alone: two searches compare in pairs.
 
     Args:
       env: of the search.
@@ -106,30 +128,36 @@ def make_validation(
       hyper: numbers of the agents' updates.
 
     Returns:
-      ``source -> scores``: the mean final return by sampled actions over all tasks, and over their
-      short, middle and long third; NaN if an agent is not finite. The tasks are made when needed.
+      ``source -> returns`` by sampled actions, in as many pieces as the program takes; NaN where an
+      agent is not finite. The tasks are made when needed.
     """
 
     @functools.cache
     def lives() -> Lives:
-        root = jax.random.key(zlib.crc32(b"validation lives"))
-        return Lives(
-            id=jnp.zeros(count, jnp.int32),
-            sign=jnp.zeros(count, jnp.float32),
-            task=Task(level_set(env, "validation", count).levels, spread_horizons(law, count)),
-            key=jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count)),
-        )
+        return validation_lives(env, law, count, "validation lives")
 
-    def validate(source: PyTree) -> dict[str, Array]:
+    def returns(source: PyTree) -> list[Array]:
         pieces = []
         for start in range(0, count, cohort.capacity):
             chosen = slice(start, start + cohort.capacity)
             part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], lives())
-            outcome = lived(cohort, source, hyper, part, "final")
-            pieces.append(fitness(outcome, "final"))
-        return _by_horizon(pieces)
+            pieces.append(fitness(lived(cohort, source, hyper, part, "final"), "final"))
+        return pieces
 
-    return validate
+    return returns
+
+
+def make_validation(
+    env: Environment, law: HorizonConfig, count: int, cohort: Cohort, hyper: Any
+) -> Callable[[PyTree], dict[str, Array]]:
+    """The score of one theta on fixed held-out tasks; arguments as of :func:`make_returns`.
+
+    Returns:
+      ``source -> scores``: the mean final return by sampled actions over all tasks, and over their
+      short, middle and long third; NaN if an agent is not finite.
+    """
+    returns = make_returns(env, law, count, cohort, hyper)
+    return lambda source: _by_horizon(returns(source))
 
 
 @jax.jit

@@ -11,7 +11,6 @@ Shape legend: ``K`` kinds, ``M`` antithetic pairs, of which each kind has ``M / 
 from __future__ import annotations
 
 import functools
-import zlib
 from typing import Any
 
 import jax
@@ -22,12 +21,10 @@ from discovery.config import Config, ConfigError, mixed
 from discovery.devices import home, put
 from discovery.inner.build import make_environment, make_hyper, make_objective, static
 from discovery.inner.cohort import Lives
-from discovery.inner.lifetime import Task
 from discovery.outer import search as whole
 from discovery.outer.evolution import make_strategy, strongly_typed
-from discovery.outer.scoring import fitness, lived, measure
-from discovery.outer.tasks import paired_lives, spread_horizons
-from envs.levels import level_set
+from discovery.outer.scoring import fitness, lived, make_returns, measure
+from discovery.outer.tasks import paired_lives
 from envs.mixture import alike
 from learned_objectives.base import Theta
 
@@ -148,36 +145,19 @@ def make_several_search(config: Config) -> whole.Search:
 
     count = max(1, config.validation_levels // len(names))
 
-    @functools.cache
-    def validation_lives(k: int) -> Lives:
-        root = jax.random.key(zlib.crc32(b"validation lives"))
-        return Lives(
-            id=jnp.zeros(count, jnp.int32),
-            sign=jnp.zeros(count, jnp.float32),
-            task=Task(
-                level_set(worlds[k].env, "validation", count).levels,
-                spread_horizons(config.horizon, count),
-            ),
-            key=jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count)),
-        )
+    returns = [
+        make_returns(world.env, config.horizon, count, cohort, hyper) for world, cohort in programs
+    ]
 
-    def scores_of(source: PyTree, k: int) -> Float[Array, " V"]:
-        capacity = cohorts[k].capacity
-        pieces = []
-        for start in range(0, count, capacity):
-            some = slice(start, start + capacity)
-            part = jax.tree.map(lambda leaf, some=some: leaf[some], validation_lives(k))
-            pieces.append(fitness(lived(cohorts[k], source, hyper, part, "final"), "final"))
-        return jnp.concatenate(pieces)
+    def scores_of(source: PyTree) -> list[Float[Array, " V"]]:
+        return [jnp.concatenate(of_kind(source)) for of_kind in returns]
 
     @functools.cache
     def at_start() -> list[Float[Array, " V"]]:
-        first = strategy.still(whole.beginning(objective, config)[1])
-        return [scores_of(first, k) for k in range(len(names))]
+        return scores_of(strategy.still(whole.beginning(objective, config)[1]))
 
     def validate(state: whole.SearchState) -> dict[str, Array]:
-        now = [scores_of(strategy.still(theta(state)), k) for k in range(len(names))]
-        return gains(names, now, at_start())
+        return gains(names, scores_of(strategy.still(theta(state))), at_start())
 
     return whole.Search(
         init=init,
