@@ -9,7 +9,7 @@
 
 python := .venv/bin/python
 code := discovery envs learned_objectives tests
-pytest := $(python) -m pytest
+pytest := $(python) -m pytest --junitxml=.build/tests.xml
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
@@ -18,14 +18,11 @@ quickstart: ## install, then evolve a small objective and draw its figure
 	@tools/install.sh run
 	@.venv/bin/kairos quickstart
 
-# In two processes, since XLA crashes in one that has compiled too many programs.
 test: venv ## install, then run the tests that take seconds
-	@$(pytest) -m "not slow" tests/discovery
-	@$(pytest) -m "not slow" --ignore=tests/discovery
+	@$(pytest) -m "not slow"
 
 test-all: venv ## install, then run every test
-	@$(pytest) tests/discovery
-	@$(pytest) --ignore=tests/discovery
+	@$(pytest)
 
 check: lint test ## what has to pass before a change lands
 

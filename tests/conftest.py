@@ -41,7 +41,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 # A process has some 65,000 memory mappings at most; programs take several, XLA crashes beyond.
-_MOST_MAPPINGS = 25_000
+_MOST_MAPPINGS = 20_000
 
 
 def _mappings() -> int:
