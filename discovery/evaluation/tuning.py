@@ -122,7 +122,7 @@ def choose(
     Args:
       config: of the search.
       searched: what the search found.
-      thetas: the draws, leaves ``[D, ...]``, the reference first.
+      thetas: the reference and the draws, leaves ``[1 + D, ...]``.
 
     Returns:
       Index of the best draw; return of ``search``, ``draws`` and ``reference`` in the final; the
@@ -134,7 +134,7 @@ def choose(
     drawn = returns(config, thetas, "tuning draws")
     if not np.isfinite(drawn).any():
         raise ConfigError("under no draw are all agents finite: check the rates of the preset")
-    best = int(np.argmax(drawn))
+    best = 1 + int(np.argmax(drawn[1:]))
     final = jax.tree.map(
         lambda found, all_: jnp.stack([jnp.asarray(found), all_[best], all_[0]]), searched, thetas
     )
@@ -195,7 +195,8 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = print) -> Tuned | 
         return None
     report(f"2. {request.draws} draws on {config.validation_levels} validation tasks")
     best, scores, drawn = choose(config, searched, thetas)
-    by = max(scores, key=lambda name: scores[name])
+    # Equally good: the reference, which is what anybody has without tuning.
+    by = max(("reference", "search", "draws"), key=lambda name: scores[name])
     which = best if by == "draws" else 0
     theta = searched if by == "search" else jax.tree.map(lambda leaf: leaf[which], thetas)
     theta = jax.tree.map(jnp.asarray, theta)
