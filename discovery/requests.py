@@ -106,6 +106,9 @@ class EvaluateConfig:
     first and kept beside the table."""
     profiles: bool = False
     """Also draw performance profiles: the share of agents above every score."""
+    sharpen: bool = False
+    """Also score the same agents by a sharper policy, its temperature chosen on validation levels
+    for each objective."""
     false_clocks: bool = False
     """Also lie to the objectives about time, and tell what score that costs them."""
     nulls: tuple[str, ...] = ()

@@ -69,6 +69,8 @@ SAVE_SECONDS = 20.0
 """A sweep saves its table about this often."""
 SHORT = 12
 """Hexadecimal digits of a digest that a table keeps."""
+SHARPENING = 64
+"""Validation levels on which a temperature is chosen, at most."""
 CAPACITY = 256
 """Lives of one call, about."""
 GROUP = 32
@@ -88,6 +90,8 @@ class Contestant(NamedTuple):
     hyper: Any
     clock: int = 0
     """Longest life that can be told a false clock; 0: the program knows the true one only."""
+    temperature: float = 1.0
+    """Of the policies of its agents while they are scored."""
 
 
 class Levels(NamedTuple):
@@ -327,7 +331,11 @@ def score(
     count = jax.tree.leaves(levels)[0].shape[0]
     root = jax.random.fold_in(jax.random.key(zlib.crc32(b"evaluation")), seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(count))
-    measure = Measure(points=jnp.int32(points), modes=jnp.int32(2 if greedy else 1))
+    measure = Measure(
+        points=jnp.int32(points),
+        modes=jnp.int32(2 if greedy else 1),
+        temperature=jnp.float32(who.temperature),
+    )
     pieces = []
     for start in range(0, count, who.cohort.capacity):
         part = slice(start, min(start + who.cohort.capacity, count))
@@ -344,6 +352,42 @@ def score(
         outcome = who.cohort.run(who.source, hyper, lives, measure)
         pieces.append(jax.tree.map(np.asarray, outcome))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
+
+
+TEMPERATURES = (0.03, 0.1, 0.3, 0.5, 0.7, 1.0)
+"""Of which a sharpened policy has the best on validation levels."""
+
+
+def sharpen(who: Contestant, env: str, horizons: Sequence[int], count: int) -> Contestant:
+    """The same objective, whose agents act by a sharper policy once they are trained.
+
+    One temperature for all horizons: that of the highest mean return on validation levels, the mean
+    over horizons; of equal ones the highest.
+
+    Args:
+      who: the objective.
+      env: where its agents live; actions are discrete.
+      horizons: N, in updates.
+      count: validation levels.
+
+    Returns:
+      The contestant, under another name.
+
+    Raises:
+      ConfigError: actions are continuous.
+    """
+    if who.world.env.spec.num_actions is None:
+        raise ConfigError(f"sharpen is for discrete actions, and {env} has continuous ones")
+    levels = held_out(env, "validation", count).levels
+
+    def worth(temperature: float) -> tuple[float, float]:
+        at = who._replace(temperature=temperature)
+        finals = [score(at, levels, n, 0, greedy=False).final[:, 0] for n in horizons]
+        return float(np.nan_to_num(np.mean(finals), nan=-np.inf)), temperature
+
+    _, best = max(map(worth, TEMPERATURES))
+    name, digest = f"{who.name}, sharpened", f"{who.digest}-T{best:g}"
+    return who._replace(name=name, digest=digest, temperature=best)
 
 
 def sweep(
@@ -727,6 +771,10 @@ def _plan(
         f"{env}: agents of {how.life.environments} environments x {how.life.rollout} steps an "
         f"update ({how.source}), {how.life.evaluation_environments} episodes a score"
     )
+    for who in contestants[: len(request.objectives)] if request.sharpen else ():
+        count = min(request.levels, SHARPENING)
+        contestants.append(sharpen(who, env, request.horizons, count))
+        report(f"{contestants[-1].name}: temperature {contestants[-1].temperature:g}")
     levels = held_out(env, request.stream, request.levels)
     report(
         f"{request.levels} {request.stream} levels of {env} ({levels.hash}), "
@@ -804,6 +852,7 @@ def _report_scores(
 ) -> None:
     """A table of what was asked for, under the true clock."""
     names = {saved.name for saved in chosen}
+    names |= {f"{name}, sharpened" for name in names}
     wanted = [
         row
         for row in rows

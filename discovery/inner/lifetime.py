@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.inner.rollout import episode_return, rollout
@@ -18,6 +19,7 @@ from discovery.inner.scaling import OFF, Scales, Statistics, begin, renew, scale
 from envs.base import Environment
 from learned_objectives.base import Experience, Key, Learner, Network, Objective, Report, Time
 from learned_objectives.clock import BASE_STEPS
+from learned_objectives.scheduled import sharpened
 
 POINTS = 10
 """Most points of a life, besides its start, at which an agent can be scored."""
@@ -74,6 +76,9 @@ class Measure(NamedTuple):
     """1: at the end of life only; k > 1: at birth and after each k-th part, ``k <= POINTS``."""
     modes: Int[Array, ""]
     """1: sampled actions; 2: greedy ones as well."""
+    temperature: Float[Array, ""] = np.float32(1)  # type: ignore[assignment]
+    """Of a policy over discrete actions while it is scored, see
+    :func:`learned_objectives.scheduled.sharpened`."""
 
 
 class Outcome(NamedTuple):
@@ -219,11 +224,15 @@ def live(
         life, _, report = grow(world, theta, hyper, task, life)
         return life, jax.tree.map(jnp.add, sums, report.metrics)
 
+    network = world.network
+    if world.env.spec.num_actions is not None:
+        network = sharpened(network, jnp.asarray(measure.temperature))
+
     def score(life: Life, point: Array) -> Float[Array, " 2"]:
         def mode(greedy: Array, scores: Array) -> Array:
             value = episode_return(
                 world.env,
-                world.network,
+                network,
                 life.learner.params,
                 task.level,
                 # Counted from the end: the last episodes are the same however many points.

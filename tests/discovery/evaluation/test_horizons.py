@@ -231,3 +231,47 @@ def test_rates_are_data(trained: Path, levels: horizons.Levels) -> None:
     scores = [horizons.score(c, levels.levels, 3, 0).final for c in (a, b)]
     assert not np.array_equal(*scores)
     assert jnp.isfinite(jnp.asarray(scores)).all()
+
+
+def test_a_sharpened_policy_is_better_where_it_knows_what_is_good() -> None:
+    """A2C at a low rate is nearly random, and its best actions are the best all the same."""
+    saved = load("a2c")
+    how = horizons.setting([saved], make_environment("chain"))
+    who = horizons.contestant(saved, "chain", how.agent, how.life, 8, 8, policy_rate=0.05)
+    sharp = horizons.sharpen(who, "chain", (15, 20), 8)
+    assert sharp.temperature < 0.5
+    assert (sharp.name, sharp.digest != who.digest) == ("a2c, sharpened", True)
+    levels = horizons.held_out("chain", "test", 8).levels
+    plain, better = (horizons.score(one, levels, 20, 0).final[:, 0] for one in (who, sharp))
+    assert (better - plain).mean() > 0.03
+    with pytest.raises(ConfigError, match="continuous"):
+        pendulum = make_environment("Pendulum-v1").spec
+        world = replace(who.world, env=who.world.env._replace(spec=pendulum))
+        horizons.sharpen(who._replace(world=world), "Pendulum-v1", (4,), 8)
+
+
+def test_sharpened_rows_are_not_run_again(tmp_path: Path) -> None:
+    said: list[object] = []
+    out = tmp_path / "t.csv"
+    request = EvaluateConfig(
+        ("a2c",), env="chain", horizons=(4,), levels=8, sharpen=True, group=8, out=str(out)
+    )
+    rows = evaluate(request, said.append)
+    assert {row.objective for row in rows} == {"a2c", "a2c, sharpened"}
+    assert any("a2c, sharpened: temperature" in str(line) for line in said)
+    before = out.read_bytes()
+    assert evaluate(request, said.append) == rows
+    assert out.read_bytes() == before
+
+
+def test_temperature_moves_the_scores_alone() -> None:
+    saved = load("a2c")
+    how = horizons.setting([saved], make_environment("chain"))
+    who = horizons.enter(saved, "chain", how, group=8, capacity=8)
+    levels = horizons.held_out("chain", "test", 8).levels
+    plain = horizons.score(who, levels, 3, 0)
+    one, cold = (horizons.score(who._replace(temperature=t), levels, 3, 0) for t in (1.0, 1e-3))
+    np.testing.assert_array_equal(plain.final, one.final)
+    np.testing.assert_array_equal(cold.metrics["entropy"], one.metrics["entropy"])
+    np.testing.assert_allclose(cold.final[:, 0], one.final[:, 1], rtol=1e-5, err_msg="greedy")
+    assert (cold.final[:, 0] != one.final[:, 0]).any()
