@@ -62,17 +62,25 @@ def test_a_plain_loop_with_terminations_and_truncations():
         np.testing.assert_allclose(found[:, b], by_hand(*(x[:, b] for x in trace)), rtol=1e-12)
 
 
-def test_rlax_agrees_where_nothing_is_truncated():
-    reward, value, next_value, terminated, truncated = drawn(9, truncations=False)
+@pytest.mark.parametrize("truncations", [False, True])
+def test_rlax_agrees(truncations):
+    """rlax reads the next row's value, so it gets what lies between two truncations as a trace."""
+    reward, value, next_value, terminated, truncated = drawn(24, truncations=truncations)
+    assert truncated[:-1].any() == truncations
     found = ours((reward, value, next_value, terminated, truncated))
     for b in range(4):
-        expected = rlax.truncated_generalized_advantage_estimation(
-            jnp.asarray(reward[:, b]),
-            jnp.asarray(GAMMA * ~terminated[:, b]),
-            LAMBDA,
-            jnp.asarray(np.append(value[:, b], next_value[-1, b])),
-        )
-        np.testing.assert_allclose(found[:, b], expected, rtol=1e-4, atol=1e-5)
+        ends = [*(np.flatnonzero(truncated[:, b]) + 1), 24]
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            part = slice(start, end)
+            if start == end:  # the last step is cut
+                continue
+            expected = rlax.truncated_generalized_advantage_estimation(
+                jnp.asarray(reward[part, b]),
+                jnp.asarray(GAMMA * ~terminated[part, b]),
+                LAMBDA,
+                jnp.asarray(np.append(value[part, b], next_value[end - 1, b])),
+            )
+            np.testing.assert_allclose(found[part, b], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
