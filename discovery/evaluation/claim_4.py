@@ -87,7 +87,7 @@ SIZES = {
             Game("Breakout-MinAtar", replace(_CPU.life, environments=16, rollout=32)),
         ),
         horizons=(6, 24, 96),
-        apart=(),
+        apart=(24,),
         agents=8,
         episodes=16,
     ),

@@ -99,8 +99,8 @@ class Job(NamedTuple):
     @property
     def title(self) -> str:
         """In words."""
-        group = f"{self.group} horizons, " if self.group else ""
-        return f"{group}{self.cell}, {self.objective}, seed {self.seed}"
+        words = (self.group, self.cell, self.objective, f"seed {self.seed}")
+        return ", ".join(word for word in words if word)
 
     @property
     def is_start(self) -> bool:

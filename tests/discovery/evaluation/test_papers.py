@@ -661,7 +661,7 @@ def test_what_is_stopped_goes_on(
     ask(said)
     assert stubbed.searched == [first, second]
     assert any(
-        line == "stopped in long horizons, E1, TA-LPG, seed 0; go on with: kairos reproduce claim-3"
+        line == "stopped in long, E1, TA-LPG, seed 0; go on with: kairos reproduce claim-3"
         for line in said
     )
     for stopped, kind in (
