@@ -41,6 +41,9 @@ class A2CHyper(NamedTuple):
     """gamma."""
     trace: Any = 0.95
     """lambda of the advantage."""
+    reward_scale: Any = 1.0
+    """Rewards are multiplied by this; through the critic alone it tells, since advantages are
+    normalised."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class A2C:
         now, after = network.unroll(jax.lax.stop_gradient(learner.params), experience)
         value, next_value = now["value"][..., 0], after["value"][..., 0]
         advantage = generalized_advantage(
-            experience.reward,
+            hyper.reward_scale * experience.reward,
             value,
             next_value,
             experience.terminated,

@@ -48,6 +48,8 @@ class LPGHyper(NamedTuple):
     """The clock's features are multiplied by this: 0 blinds the objective to time."""
     discount: Any = 0.99
     """Seen by the objective only with ``discount_input``."""
+    reward_scale: Any = 1.0
+    """Rewards are multiplied by this before the objective reads them."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ class LPG:
         there = self._embed(theta["embed"], jax.nn.softmax(after["prediction"]))
         there = jnp.where(experience.terminated, 0, there)
         ended = experience.terminated
-        columns = [x.astype(dtype) for x in (experience.reward, ended, probability, here, there)]
+        reward = hyper.reward_scale * experience.reward
+        columns = [x.astype(dtype) for x in (reward, ended, probability, here, there)]
         told = hyper.clock_gate * clocks.features(
             self.clock, time, dtype, self.clip_log, self.log_ends
         )

@@ -34,6 +34,8 @@ REFERENCE, NOTHING = "A2C", "random"
 SHARE = 0.75
 """Of A2C's score: (c) counts the tasks where an objective has at least this."""
 INSIDE, OWN = "inside the trained horizons", "at their own long horizons"
+SCALED = ", scaled"
+"""After the name of a suite whose agents meet rewards in units of the suite."""
 RATES = (1e-4, 5e-4, 1e-3, 5e-3)
 """Of agents that are networks, from which one is chosen for a suite."""
 
@@ -130,7 +132,8 @@ def suites(size: Size, table: AgentConfig) -> tuple[Suite, ...]:
       table: the agent that the objectives were found with.
 
     Returns:
-      Tables keep their own rates; networks have one a suite.
+      Tables keep their own rates; networks have one a suite. Their suites stand there twice, with
+      rewards as they are and in units of the suite; those of grid worlds are the search's own.
     """
 
     def place(env: str, suite: str, agent: AgentConfig, levels: int) -> Place:
@@ -150,17 +153,22 @@ def suites(size: Size, table: AgentConfig) -> tuple[Suite, ...]:
         if envs:
             first, *others = (place(env, name, _network(hidden), size.agents) for env in envs)
             middle = first._replace(horizons=(size.inside[len(size.inside) // 2],))
-            found.append(Suite(name, tuple(others), RATES, middle))
+            raw = Suite(name, tuple(others), RATES, middle)
+            found += [raw, raw._replace(name=name + SCALED, scaled=True)]
     return tuple(found)
 
 
 def _tuned(size: Size, learned: Sequence[Suite]) -> tuple[Suite, ...]:
-    """The same for A2C, with rates chosen for each environment and horizon apart."""
+    """The same for A2C, with rates chosen for each environment and horizon apart.
+
+    It is what scores are measured by, so its rewards are as they are.
+    """
     return tuple(
         suite._replace(chosen_on=None)
         if suite.rates
         else suite._replace(rates=size.tables, value_rate=size.table_value_rate)
         for suite in learned
+        if not suite.scaled
     )
 
 
@@ -181,7 +189,7 @@ def jobs(size: str, seeds: Sequence[int]) -> list[Job]:
         return []
     config = replace(theirs[0].config, seed=0)
     learned = suites(chosen, config.agent)
-    still = tuple(suite._replace(rates=(), chosen_on=None) for suite in learned)
+    still = tuple(s._replace(rates=(), chosen_on=None) for s in learned if not s.scaled)
     found = [
         Job("", REFERENCE, "a2c", 0, config, _tuned(chosen, learned), source="a2c"),
         Job("", NOTHING, "random", 0, config, still, source="random"),
@@ -226,6 +234,9 @@ def gather(size: str, rows: Sequence[Any]) -> Numbers:
     """
     # Claim 1's objectives carry its group, which says nothing here.
     scores = transfer.tested(row._replace(group="") for row in rows)
+    for cell in (REFERENCE, NOTHING):  # 1 and 0 are the same in both units
+        known = scores.get(cell, {})
+        known |= {task._replace(suite=task.suite + SCALED): by for task, by in known.items()}
     scaled, silent = transfer.relative(scores, REFERENCE, NOTHING)
     parts: dict[Part, list[Task]] = {}
     tasks = sorted({task for by_task in scaled.values() for task in by_task})
@@ -271,7 +282,9 @@ def verdict(size: str, numbers: Numbers) -> str:
         "tuned for each "
         "environment and horizon, is 1 and no learning is 0; a difference is a mean over tasks, "
         "paired by search seed. Rates of agents that are networks are chosen for a whole suite on "
-        f"{_first(chosen)}, which is no test; rewards are as they are."
+        f"{_first(chosen)}, which is no test. Where a suite is told as scaled, its agents met "
+        f"rewards divided by the {transfer.PERCENTILE}th percentile of its absolute returns "
+        "without learning."
     ]
     for part, tasks in numbers.parts.items():
         suite, where = part

@@ -18,6 +18,10 @@ from discovery.evaluation.papers import Job
 
 CHOICE, TEST = "choice", "test"
 """Stages of a row: on validation levels, to choose a rate; on test levels."""
+UNIT = "unit"
+"""Stage of the row that holds the unit of a suite's rewards."""
+PERCENTILE = 95
+"""Of returns without learning, all environments of a suite together: the unit of its rewards."""
 
 
 class Place(NamedTuple):
@@ -44,6 +48,9 @@ class Suite(NamedTuple):
     horizon apart."""
     value_rate: float | None = None
     """Of the value (or prediction) head; ``None``: as the policy's."""
+    scaled: bool = False
+    """Agents meet rewards divided by a percentile of the absolute returns of agents that never
+    learn, one unit for the suite; scores stay as they are."""
 
 
 class Played(NamedTuple):
@@ -58,7 +65,7 @@ class Played(NamedTuple):
     environment: str
     horizon: int
     stage: str
-    """``choice`` or ``test``."""
+    """``choice``, ``test`` or ``unit``."""
     rate: float
     """Of the agents; 0: their own."""
     value: str
@@ -92,6 +99,8 @@ def _played(job: Job) -> set[tuple[Any, ...]]:
             for n in place.horizons
             for rate in suite.rates
         }
+        if suite.scaled:
+            wanted.add((suite.name, "", 0, UNIT, 0.0, 1))
     return wanted
 
 

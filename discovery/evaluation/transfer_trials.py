@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from discovery.config import RivalConfig
 from discovery.evaluation import horizons, table, trials
 from discovery.evaluation.papers import DIGITS, ROWS, Job
-from discovery.evaluation.transfer import CHOICE, TEST, Place, Played, Suite
-from learned_objectives.library import Saved
+from discovery.evaluation.transfer import CHOICE, PERCENTILE, TEST, UNIT, Place, Played, Suite
+from learned_objectives.library import Saved, load
 
 STREAMS = {CHOICE: "validation", TEST: "test"}
 
@@ -91,9 +93,48 @@ def played(
         best = max(range(len(means)), key=lambda i: (not math.isnan(means[i]), means[i]))
         return rows, suite.rates[best]
 
+    def unit(suite: Suite) -> Played | None:
+        """The unit of a suite's rewards: a percentile of absolute returns without learning."""
+        returns: list[float] = []
+        for place in suite.places:
+            ns = (min(place.horizons),)  # a life in which nothing is learned may be short
+            levels = trials.held_out(place.env, STREAMS[CHOICE], place.levels)
+            rows = horizons.sweep(
+                [_entered(load("random"), suite, place, 0.0)],
+                levels,
+                ns,
+                place.life,
+                greedy=False,
+                out=out,
+                report=horizons.narrator(report),
+                until=until,
+            )
+            if len(rows) < place.levels:
+                return None
+            returns += [abs(row.score) for row in rows if row.score is not None]
+        found = float(np.percentile(returns, PERCENTILE))
+        return Played(
+            *job.identity(size),
+            suite=suite.name,
+            environment="",
+            horizon=0,
+            stage=UNIT,
+            rate=0.0,
+            value="score",
+            levels="",
+            digest="",
+            scores=(found,),
+        )
+
     everything: list[Played] = []
     for suite in job.sweep:
         report(f"{job.title}: {suite.name} ...")
+        if suite.scaled:
+            measured = unit(suite)
+            if measured is None:
+                return None
+            everything.append(measured)
+            suite = _in_units(suite, measured.scores[0])
         together = 0.0
         if suite.rates and suite.chosen_on is not None:
             chosen = choose(suite, suite.chosen_on, suite.chosen_on.horizons)
@@ -116,6 +157,16 @@ def played(
                     return None
                 everything += found
     return everything
+
+
+def _in_units(suite: Suite, unit: float) -> Suite:
+    """The same, its agents' rewards divided by a unit."""
+
+    def scaled(place: Place) -> Place:
+        return place._replace(agent=replace(place.agent, reward_scale=1 / unit))
+
+    chosen_on = None if suite.chosen_on is None else scaled(suite.chosen_on)
+    return suite._replace(places=tuple(map(scaled, suite.places)), chosen_on=chosen_on)
 
 
 def _entered(saved: Saved, suite: Suite, place: Place, rate: float) -> horizons.Contestant:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from discovery.evaluation import claim_1, claim_2, claim_4, claims, figures, tra
 from discovery.evaluation import transfer_trials as trials
 from discovery.evaluation.horizons import contestant, held_out, score
 from discovery.evaluation.papers import ROWS, Job
-from discovery.evaluation.transfer import CHOICE, PLAYED, TEST, Place, Played, Suite, Task
+from discovery.evaluation.transfer import CHOICE, PLAYED, TEST, UNIT, Place, Played, Suite, Task
 from learned_objectives.library import load
 
 Value = Callable[[str, Task, int], float]
@@ -143,6 +144,31 @@ def test_rates_are_chosen_on_validation_levels(tmp_path: Path) -> None:
     assert [row[:-1] for row in claims.read(tmp_path / "t.csv", Played)] == [
         row[:-1] for row in sorted(rows)
     ]
+
+
+def test_rewards_in_units_of_a_suite(tmp_path: Path) -> None:
+    chain = Place("chain", TABLE, LIFE, (6,), 3)
+    suites = (Suite("raw", (chain,)), Suite("scaled", (chain,), scaled=True))
+    job = Job("", "LPG", "lpg", 0, claim_1.jobs("cpu", [0])[0].config, suites, source="lpg")
+    rows = trials.played(job, "cpu", tmp_path, math.inf, lambda line: None)
+    assert rows is not None
+    assert {tuple(getattr(row, name) for name in PLAYED.key) for row in rows} == PLAYED.wanted(job)
+    by = {(row.suite, row.stage): row for row in rows}
+
+    def lived(source: str, scale: float, stream: str) -> list[float]:
+        agent = replace(TABLE, reward_scale=scale)
+        who = contestant(load(source), "chain", agent, LIFE, 3, 3)
+        return list(score(who, held_out("chain", stream, 3).levels, 6, 0, greedy=False).final[:, 0])
+
+    (unit,) = by["scaled", UNIT].scores
+    returns = lived("random", 1.0, "validation")
+    assert unit == pytest.approx(np.percentile(np.abs(returns), transfer.PERCENTILE), rel=1e-4)
+    levels = held_out("chain", "test", 3)
+    assert levels.random is not None and levels.optimal is not None
+    for name, scale in (("raw", 1.0), ("scaled", 1 / unit)):
+        wanted = (lived("lpg", scale, "test") - levels.random) / (levels.optimal - levels.random)
+        assert by[name, TEST].scores == pytest.approx(wanted, abs=1e-5), name
+    assert by["raw", TEST].scores != by["scaled", TEST].scores
 
 
 # --- what is said ---------------------------------------------------------------------------------

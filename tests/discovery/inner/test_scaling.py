@@ -31,6 +31,7 @@ from discovery.inner.scaling import OFF, Moments, Scales, begin, deviation, merg
 from envs.base import Environment, EnvSpec, Transition
 from learned_objectives.base import Experience, Head
 from learned_objectives.handwritten import A2C
+from learned_objectives.lpg import LPG
 from learned_objectives.mirror import PPO
 
 T, B = 4, 3
@@ -292,11 +293,11 @@ def test_a_life_without_scaling_has_no_statistics():
     assert world.scales == OFF and life.scaling == ()
 
 
-def test_the_scale_of_rewards_is_a_number_of_the_rules_that_have_it():
+def test_the_scale_of_rewards_is_a_number_that_no_program_is_compiled_for():
     agent = AgentConfig(reward_scale=10.0)
-    assert make_hyper(PPO(), agent).reward_scale == 10
-    assert make_hyper(PPO(), AgentConfig()) == make_hyper(PPO(), AgentConfig(reward_scale=1.0))
-    assert not hasattr(make_hyper(A2C(), agent), "reward_scale")
+    for rule in (PPO(), A2C(), LPG()):
+        assert make_hyper(rule, agent).reward_scale == 10
+        assert make_hyper(rule, AgentConfig()).reward_scale == 1
     assert static(agent) == static(AgentConfig())
 
 
