@@ -383,7 +383,7 @@ def test_a_buffer_that_could_be_full_of_active_tasks() -> None:
 
 def test_examples_may_be_shapes_alone() -> None:
     given = jax.eval_shape(lambda: jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), tasks(0)))
-    same(empty(given, jax.ShapeDtypeStruct((), float), SIZES, A).buffer, blank().buffer)
+    same(empty(given, jax.ShapeDtypeStruct((), jnp.float32), SIZES, A).buffer, blank().buffer)
 
 
 # --- who is replayed --------------------------------------------------------------------------
