@@ -181,6 +181,9 @@ class EvolutionConfig:
     """Antithetic pairs M; the population is 2 M."""
     group: int = 16
     """Lives computed together, even; groups share one length. More: faster, more memory."""
+    rank: int = 0
+    """Perturb matrices by products of this rank, so that all candidates share one large product
+    (strategy ``paired``); 0 for full noise."""
     sigma: float = 0.1
     """Standard deviation of the perturbations."""
     sigma_decay: float = 1.0
@@ -508,6 +511,7 @@ _TA_LPG = Config(
         strategy="paired",
         pairs=512,
         group=16,
+        rank=0,
         sigma=0.1,
         sigma_decay=1.0,
         sigma_floor=0.0,
@@ -941,6 +945,7 @@ def check(config: Config) -> None:
         raise ConfigError("shared_task is for whole lives in one environment: leave it out")
     if e.shared_task and c.curriculum != "none":
         raise ConfigError("a curriculum chooses a task for each pair: leave out --shared-task")
+    _check_rank(config)
     if e.signal_every < 0:
         raise ConfigError(f"signal_every must be at least 0, not {e.signal_every}")
     if not agent.clip > 0:
@@ -1024,6 +1029,19 @@ def _check_window(config: Config) -> None:
         )
     if config.estimator == "windows":
         _check_windows(config.evolution)
+
+
+def _check_rank(config: Config) -> None:
+    """Refuse low-rank noise where there is none."""
+    e = config.evolution
+    if not 0 <= e.rank <= LARGEST:
+        raise ConfigError(f"rank must be at least 0 (full noise), not {e.rank}")
+    if e.rank and config.estimator == "gradient":
+        raise ConfigError("rank is of evolution's noise, and meta-gradients have none: give 0")
+    if e.rank and e.strategy != "paired":
+        raise ConfigError(
+            f"{e.strategy} of evosax draws full noise: give --rank 0, or --strategy paired"
+        )
 
 
 def _check_windows(e: EvolutionConfig) -> None:

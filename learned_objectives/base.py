@@ -12,6 +12,7 @@ lives, searches and evaluation know only this file, so a new objective is one fi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -190,8 +191,13 @@ class Objective(Protocol):
         ...
 
 
-class Perturbed(NamedTuple):
-    r"""A matrix given as a shared mean and a low-rank difference, :math:`W = M + L R^\top`."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Perturbed:
+    r"""A matrix given as a shared mean and a low-rank difference, :math:`W = M + L R^\top`.
+
+    No tuple, so that nothing but :func:`dense` can take it for something else.
+    """
 
     mean: Float[Array, "I O"]
     left: Float[Array, "I R"]

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from discovery.config import ConfigError, EvolutionConfig, nearest
 from discovery.devices import home, put
 from discovery.inner.cohort import AXIS, Candidate, population_mesh
+from discovery.outer import low_rank
 from learned_objectives.base import Key, Theta
 
 
@@ -134,33 +135,48 @@ class Source(NamedTuple):
     key: Key
 
 
-def noise(key: Key, pair: Int[Array, ""], like: Theta) -> Theta:
-    """Standard normal numbers of one pair, shaped as theta: one draw, cut into its leaves."""
+def noise(key: Key, pair: Int[Array, ""], like: Theta, rank: int = 0) -> Theta:
+    """Standard normal numbers of one pair, shaped as theta: one draw, cut into its leaves.
+
+    Of a positive rank, matrices are ``low_rank.Factors``.
+    """
     leaves, tree = jax.tree.flatten(like)
-    sizes = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    sizes = np.cumsum([0, *(low_rank.size(leaf, rank) for leaf in leaves)])
     drawn = jax.random.normal(jax.random.fold_in(key, pair), (int(sizes[-1]),))
     pieces = [
-        drawn[start:end].reshape(leaf.shape).astype(leaf.dtype)
+        low_rank.shaped(drawn[start:end], leaf, rank)
         for start, end, leaf in zip(sizes[:-1], sizes[1:], leaves, strict=True)
     ]
     return jax.tree.unflatten(tree, pieces)
 
 
-def perturbed(source: Source, pair: Int[Array, ""], sign: Float[Array, ""]) -> Theta:
-    r"""Candidate :math:`m \pm \sigma z_j` of a paired generation, or its mean where sign is 0."""
-    z = noise(source.key, pair, source.mean)
+def perturbed(source: Source, pair: Int[Array, ""], sign: Float[Array, ""], rank: int = 0) -> Theta:
+    r"""Candidate :math:`m \pm \sigma z_j` of a paired generation, or its mean where sign is 0.
+
+    Of a positive rank, its matrices are ``Perturbed``.
+    """
+    z = noise(source.key, pair, source.mean, rank)
     scale = sign * source.sigma
-    return jax.tree.map(lambda m, z: m + (scale * z).astype(m.dtype), source.mean, z)
+    return jax.tree.map(lambda m, z: low_rank.moved(m, z, scale), source.mean, z)
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def group_sums(source: Source, differences: Float[Array, "G J"], mesh: Mesh) -> Theta:
+@functools.cache
+def perturbed_by(rank: int) -> Candidate:
+    """:func:`perturbed` of a rank, one function for all searches, which then share programs."""
+    return functools.partial(perturbed, rank=rank) if rank else perturbed
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "rank"))
+def group_sums(
+    source: Source, differences: Float[Array, "G J"], mesh: Mesh, rank: int = 0
+) -> Theta:
     """Sum of ``(w+ - w-) z`` over the pairs of each group, computed where the group lives.
 
     Args:
       source: of the noise z.
       differences: of the weights, J pairs in each of G groups.
       mesh: devices over which the groups are split.
+      rank: of the noise of matrices; 0 for full noise.
 
     Returns:
       Leaves ``[G, ...]``.
@@ -169,8 +185,8 @@ def group_sums(source: Source, differences: Float[Array, "G J"], mesh: Mesh) -> 
 
     def group_sum(group: tuple[Array, Array]) -> Theta:
         pairs, difference = group
-        z = jax.vmap(lambda j: noise(source.key, j, source.mean))(pairs)
-        return jax.tree.map(lambda z: jnp.tensordot(difference, z, axes=1), z)
+        z = jax.vmap(lambda j: noise(source.key, j, source.mean, rank))(pairs)
+        return jax.tree.map(lambda _, z: low_rank.weighed(difference, z), source.mean, z)
 
     split = PartitionSpec(AXIS)
     return jax.shard_map(
@@ -205,6 +221,8 @@ def paired(config: EvolutionConfig) -> Strategy:
     :math:`g = \frac{1}{2 M \sigma} \sum_j (w_j^+ - w_j^-) z_j`, :math:`m \leftarrow m +
     \mathrm{Adam}(g)`.
 
+    With ``rank``, z is of low rank where theta is a matrix (``low_rank.py``).
+
     A pair whose weights are equal adds nothing to g; if all are, the mean moves by the momentum of
     earlier generations alone. Every number is data: strategies of one shape share their programs.
 
@@ -234,7 +252,7 @@ def paired(config: EvolutionConfig) -> Strategy:
     def tell(state: Paired, source: Source, weights: Float[Array, "M 2"]) -> Paired:
         differences = (weights[:, 0] - weights[:, 1]).reshape(groups, -1)
         everywhere = NamedSharding(mesh, PartitionSpec())
-        sums = group_sums(*put((source, differences), everywhere), mesh)
+        sums = group_sums(*put((source, differences), everywhere), mesh, config.rank)
         # A program for several devices is simplified otherwise than one for a single device, and
         # rounds otherwise: the rest is done on one, however many there are.
         scale = 1 / (2 * config.pairs * source.sigma)
@@ -250,7 +268,7 @@ def paired(config: EvolutionConfig) -> Strategy:
         generation = state.generation
         return {"sigma": sigma_of(config, generation), "rate": rate_of(config, generation)}
 
-    return Strategy(init, ask, perturbed, tell, mean, still, numbers)
+    return Strategy(init, ask, perturbed_by(config.rank), tell, mean, still, numbers)
 
 
 # --- evosax -----------------------------------------------------------------------------------

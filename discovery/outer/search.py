@@ -25,6 +25,7 @@ from discovery.inner.build import make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Candidate, Cohort, make_cohort
 from discovery.inner.lifetime import POINTS, Task, World
 from discovery.outer.evolution import make_strategy, strongly_typed
+from discovery.outer.low_rank import check_products, factored
 from discovery.outer.scoring import fitness, lived, make_validation, measure, signal
 from discovery.outer.shaping import SHAPINGS, coin_flip, tied
 from discovery.outer.tasks import paired_lives, sample_tasks
@@ -103,6 +104,7 @@ def make_search(config: Config) -> Search:
         objective, config.env, agent, config.life, strategy.candidate, e.group, population
     )
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
+    check_products(config, world, strategy, like, hyper)
     validation = make_validation(world.env, config.horizon, config.validation_levels, cohort, hyper)
     teacher = make_teacher(config, known_returns)
 
@@ -194,11 +196,16 @@ def shapes(objective: Objective, config: Config) -> Theta:
     """Shapes and types of theta.
 
     Raises:
-      ConfigError: the rule has nothing to search over.
+      ConfigError: the rule has nothing to search over, or nothing of which the rank is low.
     """
     like = jax.eval_shape(objective.init, jax.random.key(0))
-    if not jax.tree.leaves(like):
+    leaves, rank = jax.tree.leaves(like), config.evolution.rank
+    if not leaves:
         raise ConfigError(f"rule {config.objective.rule} has no parameters to search over")
+    if rank and not any(factored(leaf, rank) for leaf in leaves):
+        raise ConfigError(
+            f"{config.objective.rule} has no matrix large enough for rank {rank}: give --rank 0"
+        )
     return like
 
 

@@ -23,6 +23,7 @@ from discovery.inner.build import make_environment, make_hyper, make_objective, 
 from discovery.inner.cohort import Lives
 from discovery.outer import search as whole
 from discovery.outer.evolution import make_strategy, strongly_typed
+from discovery.outer.low_rank import check_products
 from discovery.outer.scoring import fitness, lived, make_returns, measure
 from discovery.outer.tasks import paired_lives
 from envs.mixture import alike
@@ -86,7 +87,8 @@ def make_several_search(config: Config) -> whole.Search:
     _refuse(config, names)
     share = e.pairs // len(names)
     objective: Any = make_objective(config.objective, config.agent)
-    strategy = make_strategy(e, whole.shapes(objective, config))
+    like = whole.shapes(objective, config)
+    strategy = make_strategy(e, like)
     agent = static(config.agent)
     programs = [
         whole.program(objective, name, agent, config.life, strategy.candidate, e.group, 2 * share)
@@ -94,6 +96,7 @@ def make_several_search(config: Config) -> whole.Search:
     ]
     worlds, cohorts = zip(*programs, strict=True)
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
+    check_products(config, worlds[0], strategy, like, hyper)
 
     def init() -> whole.SearchState:
         state = whole.SearchState(

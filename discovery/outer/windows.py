@@ -30,6 +30,7 @@ from discovery.inner.cohort import Candidate, Cohort, bytes_of, make_cohort, pop
 from discovery.inner.lifetime import Life, Task, World, birth, grow, is_finite, where
 from discovery.inner.rollout import episode_return
 from discovery.outer.evolution import make_strategy, strongly_typed
+from discovery.outer.low_rank import check_products
 from discovery.outer.persistent import (
     Agents,
     Newborn,
@@ -234,7 +235,8 @@ def make_window_search(config: Config) -> Search:
     """
     e, w = config.evolution, config.window
     objective: Any = make_objective(config.objective, config.agent)
-    strategy = make_strategy(e, shapes(objective, config), windows=True)
+    like = shapes(objective, config)
+    strategy = make_strategy(e, like, windows=True)
     world, cohort, everyone, mesh = _programs(
         objective,
         config.env,
@@ -251,6 +253,7 @@ def make_window_search(config: Config) -> Search:
     teacher = make_teacher(config, known_returns)
     shared, split = placement(mesh)
     end_only, by_life = w.score == "end", w.vote == "life"
+    check_products(config, world, strategy, like, hyper)
     batch = float(config.life.environments * config.life.rollout)
 
     def init() -> SearchState:

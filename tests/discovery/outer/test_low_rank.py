@@ -1,0 +1,308 @@
+"""Low-rank noise: against the dense matrices its factors stand for, alone and in a search."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jaxtyping import Array
+
+from discovery.config import Config, ConfigError, EvolutionConfig, check, preset
+from discovery.devices import home, put
+from discovery.inner.cohort import bytes_of, population_mesh
+from discovery.inner.lifetime import live
+from discovery.outer import search as module
+from discovery.outer.evolution import (
+    Source,
+    Strategy,
+    group_sums,
+    make_strategy,
+    noise,
+    perturbed,
+    perturbed_by,
+)
+from discovery.outer.low_rank import Factors, check_products, factored, whole
+from discovery.outer.scoring import measure
+from discovery.outer.search import Search, SearchState, draw, make_search
+from discovery.outer.tasks import paired_lives
+from learned_objectives.base import Perturbed, dense
+from learned_objectives.lpg import LPG
+
+TARGET = {
+    "column": jnp.array([[1.0], [-2.0], [0.5]]),
+    "matrix": jnp.linspace(-1, 1, 20).reshape(4, 5),
+    "vector": jnp.array([1.0, -1.0, 2.0]),
+}
+CONFIG = EvolutionConfig(pairs=8, group=4, sigma=0.3, rate=0.1, rate_decay=0.9, rate_floor=0.06)
+SIGNS = jnp.array([1.0, -1.0])
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def content(tree: Any) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def dense_noise(key: Array, pair: int, rank: int, like: Any = TARGET) -> Any:
+    """The matrices that the factors stand for."""
+    return jax.tree.map(
+        lambda _, z: z.left @ z.right.T if isinstance(z, Factors) else z,
+        like,
+        noise(key, jnp.int32(pair), like, rank),
+    )
+
+
+# --- noise ------------------------------------------------------------------------------------
+
+
+def test_which_leaves_have_factors() -> None:
+    z = noise(jax.random.key(0), jnp.int32(0), TARGET, 2)
+    assert [type(leaf) is Factors for leaf in z.values()] == [False, True, False]
+    assert (z["matrix"].left.shape, z["matrix"].right.shape) == ((4, 2), (5, 2))
+    # Three of four rows and five columns would hold 27 numbers of a matrix of 20.
+    assert not factored(TARGET["matrix"], 3)
+    assert not factored(TARGET["matrix"], 0)
+    assert not factored(jnp.zeros((9, 9, 9)), 1)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_moments_are_those_of_full_noise(rank: int) -> None:
+    count = 20_000
+    draws = jax.jit(jax.vmap(lambda j: noise(jax.random.key(3), j, TARGET, rank)["matrix"]))
+    left, right = draws(np.arange(count))
+    z = np.asarray(jnp.einsum("nir,nor->nio", left, right)).reshape(count, 20)
+    # A product of two normal numbers has a fourth moment of 9, three times a normal one's: squares
+    # have a standard error of 8 ** .5 / 20,000 ** .5 = .02, means and products of .007.
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.04)
+    np.testing.assert_allclose(z.T @ z / count, np.eye(20), atol=0.12)
+    fourth = (z**4).mean()
+    assert fourth == pytest.approx(3 + 6 / rank, abs=0.5), "it is of rank r, not normal"
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_candidates_stand_on_both_sides_of_the_mean(rank: int) -> None:
+    source = Source(TARGET, jnp.float32(0.5), jax.random.key(5))
+    z = dense_noise(source.key, 2, rank)
+    for sign in (1.0, -1.0, 0.0):
+        found = perturbed_by(rank)(source, jnp.int32(2), jnp.float32(sign))
+        assert isinstance(found["matrix"], Perturbed)
+        expected = jax.tree.map(lambda m, z, s=sign: m + s * 0.5 * z, TARGET, z)
+        np.testing.assert_allclose(flat(whole(found)), flat(expected), rtol=1e-5, atol=1e-6)
+    assert (flat(whole(found)) == flat(TARGET)).all(), "sign 0 is the mean, exactly"
+
+
+def test_without_a_rank_nothing_is_new() -> None:
+    source = Source(TARGET, jnp.float32(0.5), jax.random.key(5))
+    assert perturbed_by(0) is perturbed
+    assert perturbed_by(2) is perturbed_by(2), "programs are found again by it"
+    found = perturbed(source, jnp.int32(2), jnp.float32(1))
+    drawn = jax.random.normal(jax.random.fold_in(source.key, 2), (26,))
+    np.testing.assert_allclose(flat(found), flat(TARGET) + 0.5 * drawn, rtol=1e-6)
+
+
+def test_a_population_shares_the_product_with_the_mean() -> None:
+    """One product of all rows with W; what is of each candidate's own is of width R."""
+    source = Source({"w": jnp.ones((32, 48))}, jnp.float32(0.1), jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (6, 7, 32))
+
+    def said(pair: Array, x: Array) -> Array:
+        return dense(x, perturbed_by(1)(source, pair, jnp.float32(1))["w"])
+
+    pairs = jnp.arange(6)
+    shapes = []
+    for equation in jax.make_jaxpr(jax.vmap(said))(pairs, x).eqns:
+        if equation.primitive.name == "dot_general":
+            batch = equation.params["dimension_numbers"][1]
+            shapes.append((equation.invars[1].aval.shape, batch))
+    assert ((32, 48), ((), ())) in shapes, "the mean has no axis of candidates"
+    own = [shape for shape, batch in shapes if batch != ((), ())]
+    assert sorted(own) == [(6, 1, 48), (6, 32, 1)], "of each candidate there are its factors"
+    z = [dense_noise(source.key, pair, 1, source.mean)["w"] for pair in range(6)]
+    expected = [one @ (1 + 0.1 * z) for one, z in zip(x, z, strict=True)]
+    np.testing.assert_allclose(jax.vmap(said)(pairs, x), expected, rtol=1e-4, atol=1e-4)
+
+
+# --- the update -------------------------------------------------------------------------------
+
+
+def test_it_moves_as_open_es_of_evosax_does_with_the_same_matrices() -> None:
+    from evosax.algorithms import Open_ES
+    from evosax.core.fitness_shaping import identity_fitness_shaping_fn
+
+    with jax.enable_x64(True):
+        start = jax.tree.map(lambda x: np.asarray(x, np.float64), TARGET)
+        decay = optax.exponential_decay(
+            CONFIG.rate, 1, CONFIG.rate_decay, end_value=CONFIG.rate_floor
+        )
+        oracle = Open_ES(
+            population_size=16,
+            solution=start,
+            optimizer=optax.adam(decay, b1=CONFIG.beta1, b2=CONFIG.beta2, eps=CONFIG.epsilon),
+            fitness_shaping_fn=identity_fitness_shaping_fn,
+        )
+        params = oracle.default_params
+        strategy = make_strategy(replace(CONFIG, rank=2), start)
+
+        @jax.jit
+        def halves(source: Source) -> Any:
+            one = lambda sign, pair: whole(strategy.candidate(source, pair, sign))  # noqa: E731
+            both = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(SIGNS, jnp.arange(8))
+            return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), both)
+
+        state = strategy.init(jax.random.key(0), start)
+        other = oracle.init(jax.random.key(0), start, params)
+        for g in range(5):
+            source, state = strategy.ask(state, jax.random.key(g))
+            weights = jax.random.normal(jax.random.key(g), (8, 2))
+            state = strategy.tell(state, source, weights)
+            other = other.replace(std=source.sigma)
+            told = halves(source), -weights.T.ravel(), other, params
+            other, _ = oracle.tell(jax.random.key(0), *told)
+        found, expected = flat(strategy.mean(state)), flat(oracle.get_mean(other))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert np.median(np.abs(found - flat(TARGET))) > 0.1, "both have moved"
+
+
+def moved(strategy: Strategy) -> list[bytes]:
+    """The state after a few generations."""
+    state = strategy.init(jax.random.key(0), TARGET)
+    for g in range(3):
+        source, state = strategy.ask(state, jax.random.key(g))
+        state = strategy.tell(state, source, jax.random.normal(jax.random.key(g), (8, 2)))
+    return content(state)
+
+
+def test_the_state_does_not_depend_on_devices(one_device: None) -> None:
+    config = replace(CONFIG, rank=2)
+    with pytest.MonkeyPatch.context() as patch:
+        only = jax.local_devices()
+        alone = moved(make_strategy(config, TARGET))
+        patch.undo()
+    assert len(only) == 1
+    everywhere = jax.devices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda **which: everywhere)
+        assert moved(make_strategy(config, TARGET)) == alone
+
+
+def test_no_population_of_matrices_is_made() -> None:
+    """The noise of 32 pairs would be 8 MiB, of rank 1 it is 64 KiB; a group's sum is 1/4 MiB."""
+    source = Source({"w": jnp.zeros((256, 256))}, jnp.float32(1), jax.random.key(0))
+    mesh = population_mesh(1)
+    full, low = (bytes_of(group_sums, source, jnp.ones((1, 32)), mesh, rank) for rank in (0, 1))
+    assert low < 2**20 < 2**23 < full
+
+
+# --- a search ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def low(tiny: Config) -> Config:
+    return replace(tiny, evolution=replace(tiny.evolution, rank=1))
+
+
+@pytest.fixture(scope="module")
+def searched(low: Config) -> tuple[Search, list[SearchState], dict[str, Array]]:
+    search = make_search(low)
+    states = [search.init()]
+    for _ in range(2):
+        state, metrics = search.step(states[-1])
+        states.append(state)
+    return search, states, metrics
+
+
+def test_a_search(searched: Any) -> None:
+    search, states, metrics = searched
+    theta = search.theta(states[2])
+    assert all(type(leaf) is not Perturbed for leaf in theta["cell"].values())
+    assert all(np.isfinite(float(number)) for number in metrics.values())
+    assert float(metrics["update_norm"]) > 0
+    assert np.isfinite(float(search.validate(states[2])["validation"]))
+
+
+def test_a_search_does_not_depend_on_devices(
+    searched: Any, low: Config, one_device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "program", functools.cache(module.program.__wrapped__))
+    search = make_search(low)
+    assert search.cohort.replicated.mesh.size == 1
+    state = search.step(search.step(search.init())[0])[0]
+    assert content(state.strategy) == content(searched[1][2].strategy)
+
+
+def test_lives_are_those_under_the_dense_matrices(searched: Any, low: Config) -> None:
+    search, states, _ = searched
+    e, env = low.evolution, search.world.env
+    state = states[1]._replace(strategy=states[2].strategy)
+    drawn = draw(state.key, state.generation, env.sample_level, low.horizon, e.pairs)
+    key, _, tasks, streams = drawn
+    source = Source(search.theta(state), jnp.float32(0.5), key)
+    lives = paired_lives(tasks, streams[0], True)
+    found = put(search.cohort.run(source, search.hyper, lives, measure("final")), home())
+
+    @jax.jit
+    def alone(place: Array) -> Array:
+        life = jax.tree.map(lambda leaf: leaf[place], lives)
+        theta = whole(search.cohort.candidate(source, life.id, life.sign))
+        lived = live(search.world, theta, search.hyper, life.task, life.key, measure("final"))
+        return lived.metrics["entropy"]
+
+    for place in (0, 13, 31):
+        # Rounding may flip a sampled action, after which lives differ: so what is compared is told
+        # along the life, loosely. An objective of other matrices is further off.
+        expected = float(alone(jnp.int32(place)))
+        assert float(found.metrics["entropy"][place]) == pytest.approx(expected, abs=1e-4)
+
+
+# --- where it cannot be -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda c: replace(c, evolution=replace(c.evolution, rank=-1)), "rank must be at least 0"),
+        (lambda c: replace(c, estimator="gradient"), "rank is of evolution's noise"),
+        (
+            lambda c: replace(c, evolution=replace(c.evolution, strategy="SNES")),
+            "SNES of evosax draws full noise: give --rank 0, or --strategy paired",
+        ),
+    ],
+)
+def test_what_has_no_low_rank_noise_is_refused(
+    change: Callable[[Config], Config], line: str
+) -> None:
+    config = preset("smoke")
+    config = replace(config, evolution=replace(config.evolution, rank=1))
+    check(config)
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        check(change(config))
+
+
+def test_a_rule_without_large_matrices_is_refused(low: Config) -> None:
+    large = replace(low, evolution=replace(low.evolution, rank=50))
+    with pytest.raises(ConfigError, match=r"^lpg has no matrix large enough for rank 50: give"):
+        make_search(large)
+
+
+class Plain(LPG):
+    """A rule of which one product does not go through ``dense``."""
+
+    def _recur(self, theta: Any, x: Array, cut: Array) -> Array:
+        return (x @ theta["wx"])[..., : self.width]
+
+
+def test_a_rule_that_takes_matrices_otherwise_is_refused(searched: Any, low: Config) -> None:
+    search, states, _ = searched
+    like = search.theta(states[0])
+    strategy = make_strategy(low.evolution, like)
+    plain = Plain(**{f.name: getattr(search.objective, f.name) for f in fields(search.objective)})
+    world = replace(search.world, objective=plain)
+    with pytest.raises(ConfigError, match=r"^lpg takes a matrix .*dense \(.*\): give --rank 0"):
+        check_products(low, world, strategy, like, search.hyper)
