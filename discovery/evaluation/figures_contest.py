@@ -35,6 +35,8 @@ LOOKS: dict[str, Look] = {
     "elapsed": {"color": PINK, "marker": MARKERS[3]},
     "annealed LPG": {"color": ORANGE, "marker": MARKERS[4]},
     "scaled TA-LPG": {"color": SKY, "marker": MARKERS[5]},
+    "quiet TA-LPG": {"color": BLUE, "marker": MARKERS[0], "linestyle": "--", "mfc": "white"},
+    "quiet constant": {"color": GREEN, "marker": MARKERS[2], "linestyle": "--", "mfc": "white"},
     "specialist": {"color": BLACK, "marker": "*", "linestyle": "none", "markersize": 8},
     "A2C scheduled_N": {"color": BLACK, "marker": MARKERS[6]},
     "A2C constant": {"color": "0.4", "marker": MARKERS[5], "linestyle": "--"},

@@ -24,6 +24,7 @@ from discovery.evaluation.contest import (
     judged,
 )
 from discovery.evaluation.papers import Job
+from learned_objectives.clock import BASE_STEPS
 
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -223,6 +224,8 @@ def test_what_is_said_of_claim_1() -> None:
     same = said({})
     assert "That is no practical difference: the claim does not hold at this size." in same
     assert "There is no practical difference to annealed LPG" in same
+    assert "It is not above all of LPG, quiet constant and elapsed" in same
+    assert "it is above LPG, quiet constant and elapsed" in said({claim_1.QUIET: 0.1}, SEEDS)
     few = said({"TA-LPG": 0.1}, (0, 1))
     assert "With fewer than 5 search seeds no interval is claimed." in few
     assert "[" not in few and "Holm" not in few
@@ -330,6 +333,11 @@ def test_contenders_differ_in_what_their_names_say() -> None:
     assert jobs["LPG"].config == blind
     for name, clock in (("constant", "constant"), ("elapsed", "elapsed")):
         assert jobs[name].config == replace(ours, objective=replace(ours.objective, clock=clock))
+    quiet = jobs[claim_1.QUIET].config.objective
+    assert (quiet.clock, quiet.clock_gate, quiet.log_ends) == ("fraction_scaled", 0.3, (0.625, 10))
+    assert claim_1.UNIT == BASE_STEPS
+    still = jobs["quiet constant"].config.objective
+    assert still == replace(ours.objective, clock="constant", clock_gate=0.06)
     assert jobs["annealed LPG"].config.objective.rule == "lpg-annealed"
     assert jobs["A2C scheduled_N"].config.objective.rule == "a2c-scheduled-n"
     assert jobs["A2C scheduled_N"].config.agent.policy_rate == 90.0
