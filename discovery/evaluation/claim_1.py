@@ -304,7 +304,7 @@ def gather(size: str, tables: Mapping[str, Sequence[Any]], resamples: int = RESA
     primary = {name: found for name in names if (found := book.at(name, inside))}
     rivals = [name for name in names if name != OURS]
     versus = {name: each for name in rivals if (each := _against(book, chosen, name))}
-    quiet = {name: each for name in QUIET_RIVALS if (each := book.compare(QUIET, name, inside))}
+    quiet = {name: less for name in QUIET_RIVALS if (less := book.compare(QUIET, name, inside))}
     return Numbers(size, names, curves, primary, versus, quiet, tuple(tables["searches"]))
 
 
