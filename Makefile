@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-all check lint venv format lock clean
+.PHONY: help quickstart test test-all test-browser check lint venv format lock clean
 
 # To choose the interpreter of .venv: make PYTHON=python3.12 test
 
@@ -23,6 +23,9 @@ test: venv ## install, then run the tests that take seconds
 
 test-all: venv ## install, then run every test
 	@$(pytest)
+
+test-browser: venv ## open sample pages in Chromium, phone-wide and wide (RUN=folder: its page)
+	@$(python) tools/test-browser.py $(RUN)
 
 check: lint test ## what has to pass before a change lands
 

@@ -25,6 +25,7 @@ from discovery.requests import (
     InspectConfig,
     ListConfig,
     QuickstartConfig,
+    ReportConfig,
     ReproduceConfig,
     TrainConfig,
     TuneConfig,
@@ -207,6 +208,14 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
+def _page(arguments: list[str]) -> int:
+    request = _parse(ReportConfig, "report", arguments)
+    from discovery.report.page import report
+
+    report(request, report=_say)
+    return 0
+
+
 # --- verbs that compute -----------------------------------------------------------------------
 
 
@@ -382,6 +391,7 @@ VERBS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
         _computing(InspectConfig, "inspect", "discovery.evaluation.inspection"),
     ),
     "reproduce": ("published claims: their searches, their tables, their pictures", _reproduce),
+    "report": ("one page that tells all of a run, to be sent to anybody", _page),
     "doctor": ("devices, versions, memory, which `envs`", _doctor),
     "quickstart": (
         "the main job on a laptop, a few minutes",

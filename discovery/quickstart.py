@@ -19,6 +19,7 @@ from discovery.config import (
 )
 from discovery.evaluation import figures, horizons, table
 from discovery.outer.search import Search, make_search
+from discovery.report.page import renew
 from discovery.requests import QuickstartConfig
 from discovery.runs import folders
 from discovery.runs.errors import Interrupted, Terminated
@@ -106,6 +107,7 @@ def quickstart(
     report(f"  table       {folder / 'evaluation.csv'}")
     report(f"  run folders {runs[0].folder}, {runs[1].folder}")
     report(f"  next        kairos inspect {runs[0].folder}")
+    renew(folder, report)
     return comparisons
 
 

@@ -230,6 +230,14 @@ class ReproduceConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """One page that tells all of a run: what was run, what came out, what it means."""
+
+    folder: str
+    """Run folder, or that of a quickstart; the page is report.html in it."""
+
+
+@dataclass(frozen=True)
 class DoctorConfig:
     """Devices, versions, memory, and which `envs` Python finds."""
 

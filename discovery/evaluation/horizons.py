@@ -50,9 +50,11 @@ from discovery.inner.build import (
 )
 from discovery.inner.cohort import Cohort, Lives, make_cohort
 from discovery.inner.lifetime import POINTS, Measure, Outcome, Task, World
+from discovery.report.folder import EVALUATION
+from discovery.report.page import renew
 from discovery.requests import EvaluateConfig
 from discovery.runs.errors import Interrupted
-from discovery.runs.folders import check_writable
+from discovery.runs.folders import CONFIG, check_writable
 from envs.base import Environment
 from envs.levels import level_hash, level_set
 from learned_objectives.base import Objective
@@ -736,6 +738,8 @@ def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> 
             _report_clocks(request, plan, mine, report, until, apart=len(told) > 1)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {out} has what is done, the same command goes on") from None
+    if out.name == EVALUATION and (out.parent / CONFIG).is_file():
+        renew(out.parent, report)
     return found
 
 
@@ -948,7 +952,7 @@ def _table_path(request: EvaluateConfig) -> Path:
     if request.out:
         return Path(request.out)
     first = Path(request.objectives[0])
-    return first / "evaluation.csv" if first.is_dir() else Path("evaluation.csv")
+    return first / EVALUATION if first.is_dir() else Path(EVALUATION)
 
 
 def check_horizons(horizons: Sequence[int]) -> None:

@@ -32,6 +32,7 @@ from discovery.evaluation import (
 from discovery.evaluation.schedule import Along, along_lives, told
 from discovery.inner.build import is_mirror, make_environment
 from discovery.inner.lifetime import World
+from discovery.report.page import renew
 from discovery.requests import InspectConfig
 from discovery.runs import folders
 from discovery.runs.ending import draw_curriculum
@@ -216,6 +217,8 @@ def inspect(request: InspectConfig, report: Callable[[str], None] = print) -> li
         pictures.append(draw_curriculum(run, folder))
     for picture in pictures:
         report(f"picture: {picture}")
+    if folder == run / folders.FIGURES:
+        renew(run, report)
     return pictures
 
 

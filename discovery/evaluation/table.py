@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import os
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -822,6 +823,37 @@ def write_clock_uses(path: str | os.PathLike[str], uses: Iterable[ClockUse]) -> 
         ClockUse._fields,
         ([_cell(None if _is_nan(value) else value) for value in use] for use in uses),
     )
+
+
+def read_clock_uses(path: str | os.PathLike[str]) -> list[ClockUse]:
+    """The inverse of :func:`write_clock_uses`.
+
+    Raises:
+      TableError: no such file, a column is missing, or a value is not what its column holds.
+    """
+    path = Path(path)
+    try:
+        rows = _from_csv(path, path.read_bytes())
+    except OSError as error:
+        raise TableError(f"{path}: cannot be read: {error.strerror or error}") from None
+    names = next(rows)
+    if missing := [name for name in ClockUse._fields if name not in names]:
+        raise TableError(f"{path}: expected a column {missing[0]!r}, found {', '.join(names)}")
+    kinds = typing.get_type_hints(ClockUse)
+    found = []
+    for line, cells in enumerate(rows, start=2):
+        try:
+            values = dict(zip(names, cells, strict=True))
+            found.append(ClockUse(**{name: _use(kinds[name], values[name]) for name in kinds}))
+        except (ValueError, KeyError):
+            raise TableError(f"{path}: line {line}: is not a line of this table") from None
+    return found
+
+
+def _use(kind: type, cell: str) -> Any:
+    if kind is bool:
+        return {"true": True, "false": False}[cell]
+    return kind("nan" if kind is float and cell == "" else cell)
 
 
 def _is_nan(value: Any) -> bool:

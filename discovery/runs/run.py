@@ -439,6 +439,10 @@ class _Host:
             self.screen.line(
                 f"saved generation {self.generation}; go on with: {folders.words(self.where)}"
             )
+        if self.first:
+            from discovery.report.page import renew
+
+            renew(self.where, self.screen.line)
         return Run(
             folder=self.where,
             config=self.config,

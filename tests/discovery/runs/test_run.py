@@ -102,6 +102,7 @@ def test_folder_is_readable_without_our_code(whole: Path, config: Config) -> Non
         "objective.safetensors",
         "card.json",
         "figures",
+        "report.html",
     }
     assert folders.load_config(whole) == config
     versions = json.loads((whole / "versions.json").read_text())
@@ -158,9 +159,10 @@ def test_first_lines(tmp_path: Path, config: Config, make: Make) -> None:
     assert any(line.startswith("memory: ") and line.endswith(" free") for line in told)
     assert any(line.startswith("compiling: ") for line in told)
     assert any(line.startswith("generation 10/10  score ") for line in told)
-    assert told[-2:] == [
+    assert told[-3:] == [
         f"objective: {tmp_path / 'run' / 'objective.safetensors'}",
         f"learning curve: {tmp_path / 'run' / 'figures' / 'learning.png'}",
+        f"page: {tmp_path / 'run' / 'report.html'}",
     ]
 
 
