@@ -431,6 +431,17 @@ def test_uses_of_the_clock_as_a_file(tmp_path: Path) -> None:
     assert list(found) == list(table.ClockUse._fields)
     assert float(found["value"]) == 0.1 + 0.2
     assert (found["null"], found["low"], found["measure"]) == ("true", "", "half")
+    (back,) = table.read_clock_uses(path)
+    assert (back.value, back.null, back.horizon) == (0.1 + 0.2, True, 10)
+    assert math.isnan(back.low)
+    text = path.read_text()
+    for wrong in ("true,half,ten", "maybe,half,10", "true"):
+        path.write_text(text.replace("true,half,10", wrong))
+        with pytest.raises(table.TableError, match="line 2"):
+            table.read_clock_uses(path)
+    path.write_text(text.replace("measure", "lie", 1))
+    with pytest.raises(table.TableError, match="expected a column 'measure'"):
+        table.read_clock_uses(path)
 
 
 def ranked(objective: str, by_seed: list[float], **changes: Any) -> list[Row]:

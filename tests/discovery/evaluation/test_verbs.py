@@ -174,6 +174,9 @@ def test_the_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     by_name = {c.second: c.estimate for c in comparisons if c.horizon == 3}
     assert by_name[quick.BORN] == pytest.approx(by_name[quick.NOTHING])
     assert (tmp_path / "q" / "figures" / "horizons.png").stat().st_size > 10_000
+    assert said[-1] == f"page: {tmp_path / 'q' / 'report.html'}"
+    for name in ("ta-lpg", "lpg"):
+        assert (tmp_path / "q" / name / "report.html").is_file()
     blind = load(str(tmp_path / "q" / "lpg"))
     assert getattr(blind.objective, "clock", None) == "none", "a twin is saved without a clock"
     assert quick.quickstart(request, said.append) == comparisons
