@@ -462,9 +462,12 @@ def lies(uses: Sequence[ClockUse], own: str) -> list[str]:
         if all(math.isnan(use.low) for use in mine):
             found.append(f"{who}: too few levels or searches to claim a loss.")
         elif clear:
-            which = listed(dict.fromkeys(use.measure for use in clear))
+            which = (
+                f"{measure} at {_at([use for use in clear if use.measure == measure])}"
+                for measure in dict.fromkeys(use.measure for use in clear)
+            )
             found.append(
-                f"{who} loses score when it is told a false time ({which}, at {_at(clear)}): "
+                f"{who} loses score when it is told a false time ({'; '.join(which)}): "
                 "what its agents learn depends on its clock there."
             )
         else:

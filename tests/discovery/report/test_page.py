@@ -199,7 +199,7 @@ def test_who_is_ahead_at_which_horizon(folders: dict[str, Path], parsed: Any) ->
 def test_what_false_clocks_cost(folders: dict[str, Path], parsed: Any) -> None:
     text = parsed(text_of(folders["compared"])).text
     assert (
-        "compared loses score when it is told a false time (frozen-0.5, reversed and half" in text
+        "told a false time (frozen-0.5 at N = 5 and 40; reversed at N = 5 and 40; half at" in text
     )
     assert "untrained compared (nothing learned, for comparison): no false clock costs it" in text
     assert "time runs backwards" in text
