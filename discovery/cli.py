@@ -78,8 +78,8 @@ def _report(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     elif status is None:
-        path = Path(tempfile.gettempdir()) / f"kairos-{os.getpid()}.txt"
         try:
+            path = Path(tempfile.gettempdir()) / f"kairos-{os.getpid()}.txt"
             path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
             text += f"; the whole of it is in {path}"
         except OSError:
@@ -233,6 +233,7 @@ def _evolve(arguments: list[str]) -> int:
     if parse_hosts(request.hosts) == "alone":
         if not request.resume:
             for config, out in planned:
+                folders.check_local(out)
                 folders.check_ready(config, Path(out), request.overwrite)
         return _evolve_all(request, planned)
     if len(planned) > 1:
@@ -320,6 +321,7 @@ def _tune(arguments: list[str]) -> int:
     request = _parse(TuneConfig, "tune", arguments, TuneConfig(config=base))
     from discovery import devices
 
+    devices.refuse_several("tune")
     devices.start(request.devices, cache=True)
     from discovery.evaluation.tuning import tune
 
@@ -349,6 +351,7 @@ def _computing(kind: type[Any], verb: str, module: str) -> Callable[[list[str]],
 
         from discovery import devices
 
+        devices.refuse_several(verb)
         devices.start(request.devices, cache=True)
         function = getattr(importlib.import_module(module), verb)
         function(request, report=_say)
@@ -359,8 +362,10 @@ def _computing(kind: type[Any], verb: str, module: str) -> Callable[[list[str]],
 
 def _reproduce(arguments: list[str]) -> int:
     request = _parse(ReproduceConfig, "reproduce", arguments)
+    from discovery import devices
     from discovery.evaluation.papers import reproduce
 
+    devices.refuse_several("reproduce")
     reproduce(request, report=_say)
     return 0
 

@@ -40,6 +40,15 @@ PACKAGES = (
 )
 """Distributions whose versions a run remembers."""
 
+SWITCHES = (
+    "XLA_FLAGS",
+    "LIBTPU_INIT_ARGS",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_ENABLE_X64",
+    "NVIDIA_TF32_OVERRIDE",
+)
+"""Variables of the environment that decide the bits of a result, and that a run remembers."""
+
 HEARTBEAT_S = 30
 """Silence after which a process counts as dead."""
 
@@ -78,8 +87,9 @@ def parse_hosts(text: str, environment: Mapping[str, str] = os.environ) -> Place
     """What ``--hosts`` asks for.
 
     Args:
-      text: ``ADDRESS:PORT,COUNT,INDEX``; ``auto``, for JAX to find out; ``alone``; or nothing.
-      environment: where a launcher tells that there are several processes, if the text does not.
+      text: ``ADDRESS:PORT,COUNT,INDEX``; ``auto``, for JAX to find out; ``alone``; or nothing, for
+        ``KAIROS_HOSTS``.
+      environment: where a launcher tells that there are several processes, if nothing else does.
 
     Returns:
       The place, ``auto`` or ``alone``.
@@ -93,6 +103,7 @@ def parse_hosts(text: str, environment: Mapping[str, str] = os.environ) -> Place
       >>> parse_hosts("", {"SLURM_STEP_NUM_TASKS": "4"})
       'auto'
     """
+    text = text or environment.get("KAIROS_HOSTS", "")
     if text in ("auto", "alone"):
         return text
     if not text:
@@ -115,6 +126,21 @@ def _launched(environment: Mapping[str, str]) -> bool:
     workers = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     slices = "MEGASCALE_COORDINATOR_ADDRESS" in environment
     return slices or len(workers) > 1 or any(c.isdecimal() and int(c) > 1 for c in counts)
+
+
+def refuse_several(verb: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse work that is one process's where a launcher has started several.
+
+    Each of them would do all of it, and write over what the others write.
+
+    Raises:
+      ConfigError: with what to do instead.
+    """
+    if parse_hosts("", environment) != "alone":
+        raise ConfigError(
+            f"several processes run kairos evolve only: start one process of kairos {verb}, or set "
+            "KAIROS_HOSTS=alone if each has an --out of its own"
+        )
 
 
 def join(hosts: str = "", devices: int | None = None) -> bool:
@@ -400,6 +426,12 @@ def versions() -> dict[str, str]:
     if commit := _commit():
         found["commit"] = commit
     return found
+
+
+def machine() -> dict[str, str]:
+    """All that decides the bits of a result: versions, devices and switches; JAX has to run."""
+    switches = {name: os.environ[name] for name in SWITCHES if os.environ.get(name)}
+    return versions() | {"devices": describe()} | switches
 
 
 def _commit() -> str:

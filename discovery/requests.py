@@ -49,7 +49,7 @@ class EvolveConfig:
     """Other processes of this run: ADDRESS:PORT,COUNT,INDEX of this one; auto, for JAX to find out;
     alone. By default as a launcher tells (SLURM, Open MPI, workers of a TPU)."""
     keep_nonfinite: bool = False
-    """Keep the parameters of candidates whose lives were not finite, in nonfinite/."""
+    """Keep the parameters of candidates and agents whose lives were not finite, in nonfinite/."""
     debug_nans: bool = False
     """Stop at the first life or number of the search that is not finite, and name its first leaf
     that is not. The host then waits for every generation."""

@@ -1,4 +1,4 @@
-"""What was wrong with a life: which candidates were not finite, and the leaf that was so first.
+"""What was wrong with a life: which were not finite, and the leaf that was so first.
 
 A generation is a function of its state: it is lived again, and then one life alone, update after
 update. Nothing here is used by a search that goes well.
@@ -7,6 +7,7 @@ update. Nothing here is used by a search that goes well.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,28 +16,53 @@ import numpy as np
 from jaxtyping import PyTree
 
 from discovery.devices import home, put
-from discovery.inner.lifetime import World, birth, grow
+from discovery.inner.lifetime import Life, Task, World, birth, grow
 from discovery.outer.low_rank import whole
-from discovery.outer.scoring import Lived, watched
-from learned_objectives.base import Theta
+from discovery.outer.scoring import Lived, LivedOn, watched
+from learned_objectives.base import Key, Theta
 
 
 class Lost(NamedTuple):
-    """A candidate whose life was not finite."""
+    """A life, or the window of a life, that was not finite."""
 
-    pair: int
-    sign: int
+    name: str
+    """``3+`` of the candidate above the mean of pair 3; ``agent-3`` where there are none."""
     horizon: int
     theta: Theta
-    """Its parameters, arrays of the host."""
-    lived: Lived
-    """The lives it was one of."""
-    place: int
-    """Which of them."""
+    """Parameters of the objective that it was lived under, arrays of the host."""
+    world: World
+    hyper: Any
+    task: Task
+    key: Key
+    """Of its birth."""
+    life: Life | None
+    """As which the window began; ``None`` if with its birth."""
+    until: int
+    """The update that ended it."""
+    gradient: Callable[[], PyTree] | None
+    """What it told of theta, where it told a gradient."""
+
+    @property
+    def words(self) -> str:
+        """Who it was, for a person."""
+        kind = "agent" if self.name.startswith("agent") else "candidate"
+        return f"{kind} {self.name.removeprefix('agent-')}, horizon {self.horizon}"
 
 
-def lost(search: Any, state: Any, most: int) -> list[Lost] | None:
-    """The candidates of a generation that were not finite.
+class Fault(NamedTuple):
+    """What was wrong with a life."""
+
+    words: str
+    """When it turned non-finite, and which leaf was first.
+
+    ``update 3 of 12: learner/params/policy/kernel: 4 of 64 values are nan``
+    """
+    agent: PyTree
+    """Parameters of the agent when it was finite last; ``()`` if it never was."""
+
+
+def lost(search: Any, state: Any, most: int) -> list[Lost]:
+    """The lives of a generation that were not finite.
 
     Args:
       search: whose ``step`` is a function of its state.
@@ -44,50 +70,94 @@ def lost(search: Any, state: Any, most: int) -> list[Lost] | None:
       most: of them that are told.
 
     Returns:
-      The first of them; ``None`` if this search has no candidates that live whole lives.
+      The first of them.
     """
     with watched() as seen:
         search.step(state)
-    ours = [part for part in seen if np.asarray(part.lives.sign).all()]
-    if not ours:
-        return None
     found: list[Lost] = []
-    for part in ours:
-        finite = np.asarray(part.outcome.finite) & np.isfinite(part.outcome.final[:, 0])
-        for place in np.flatnonzero(~finite)[: most - len(found)].tolist():
-            pair, sign, horizon = (
-                int(leaf[place])
-                for leaf in (part.lives.id, part.lives.sign, part.lives.task.horizon)
-            )
-            theta = jax.device_get(whole(part.cohort.candidate(*_source(part, place))))
-            found.append(Lost(pair, sign, horizon, theta, part, place))
+    for part in seen:
+        of_part = _windows(part) if isinstance(part, LivedOn) else _lives(part)
+        for place in np.flatnonzero(~_finite(part))[: most - len(found)].tolist():
+            found.append(of_part(place))
     return found
 
 
-def _source(part: Lived, place: int) -> tuple[Any, Any, Any]:
-    return put((part.source, part.lives.id[place], part.lives.sign[place]), home())
+def _finite(part: Lived | LivedOn) -> np.ndarray:
+    """Which lives were finite; those of the mean itself are nobody's candidates."""
+    if isinstance(part, LivedOn):
+        return np.asarray(part.finite)
+    good = np.asarray(part.outcome.finite) & np.isfinite(part.outcome.final[:, 0])
+    return good | (np.asarray(part.lives.sign) == 0)
 
 
-def first_bad(one: Lost) -> str:
-    """When a life turned non-finite, and which leaf was first, in words.
+def _theta(part: Lived | LivedOn, pair: Any, sign: Any) -> Theta:
+    return jax.device_get(whole(part.cohort.candidate(*put((part.source, pair, sign), home()))))
 
-    Example:
-      ``update 3 of 12: learner/params/policy/kernel: 4 of 64 values are nan``
-    """
-    part = one.lived
-    task, key = put(
-        jax.tree.map(lambda leaf: leaf[one.place], (part.lives.task, part.lives.key)), home()
-    )
-    theta, hyper = put((one.theta, part.hyper), home())
+
+def _lives(part: Lived) -> Callable[[int], Lost]:
+    """Whole lives of candidates."""
+
+    def one(place: int) -> Lost:
+        lives = jax.tree.map(lambda leaf: leaf[place], part.lives)
+        task, key = put((lives.task, lives.key), home())
+        return Lost(
+            name=f"{int(lives.id)}{'+' if lives.sign > 0 else '-'}",
+            horizon=int(task.horizon),
+            theta=_theta(part, lives.id, lives.sign),
+            world=part.cohort.world,
+            hyper=part.hyper,
+            task=task,
+            key=jax.random.split(key)[0],
+            life=None,
+            until=int(task.horizon),
+            gradient=None,
+        )
+
+    return one
+
+
+def _windows(part: LivedOn) -> Callable[[int], Lost]:
+    """Windows of agents that live on."""
+
+    def one(place: int) -> Lost:
+        agent, newborn = put(
+            jax.tree.map(lambda leaf: leaf[place], (part.agents, part.newborn)), home()
+        )
+        born = bool(agent.ended)
+        task, until = (newborn if born else agent).task, (newborn if born else agent).until
+        begun = 0 if born else int(agent.life.n)
+        number, sign = int(part.id[place]), float(part.sign[place])
+        tell = part.gradient
+        return Lost(
+            name=f"{number}{'+' if sign > 0 else '-'}" if sign else f"agent-{number}",
+            horizon=int(task.horizon),
+            theta=_theta(part, part.id[place], part.sign[place]),
+            world=part.cohort.world,
+            hyper=part.hyper,
+            task=task,
+            key=newborn.key,
+            life=None if born else agent.life,
+            until=min(int(until), begun + part.updates),
+            gradient=None if tell is None else lambda: tell(agent, newborn),
+        )
+
+    return one
+
+
+def first_bad(one: Lost) -> Fault:
+    """Live a life that was not finite again, up to the first leaf that is not."""
+    theta, hyper = put((one.theta, one.hyper), home())
     if told := bad_leaf(theta, "theta"):
-        return f"before birth: {told}"
-    world, life_key = part.cohort.world, jax.random.split(key)[0]
-    life = _birth(world, theta, hyper, task, life_key)
-    if told := bad_leaf(life.learner, "learner"):
-        return f"at birth: {told}"
-    for n in range(1, one.horizon + 1):
-        life, experience, report = _grow(world, theta, hyper, task, life)
-        when = f"update {n} of {one.horizon}: "
+        return Fault(f"before birth: {told}", ())
+    if one.life is None:
+        life = _birth(one.world, theta, hyper, one.task, one.key)
+        if told := bad_leaf(life.learner, "learner"):
+            return Fault(f"at birth: {told}", ())
+    else:
+        life = one.life
+    for n in range(int(life.n) + 1, one.until + 1):
+        before = life.learner.params
+        life, experience, report = _grow(one.world, theta, hyper, one.task, life)
         for tree, name in (
             (experience, "experience"),
             (report, "report"),
@@ -95,8 +165,13 @@ def first_bad(one: Lost) -> str:
             (life.scaling, "scaling"),
         ):
             if told := bad_leaf(tree, name):
-                return when + told
-    return "by itself its life is finite, or only its return is not"
+                return Fault(f"update {n} of {one.horizon}: {told}", before)
+    if one.gradient and (told := bad_leaf(one.gradient(), "gradient")):
+        return Fault(f"after update {one.until} of {one.horizon}: {told}", life.learner.params)
+    return Fault(
+        "by itself its life is finite, or only its return is not",
+        life.learner.params,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

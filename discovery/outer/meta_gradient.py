@@ -59,7 +59,7 @@ from discovery.outer.persistent import (
     placeholders,
     placement,
 )
-from discovery.outer.scoring import make_validation
+from discovery.outer.scoring import LivedOn, make_validation, witness
 from discovery.outer.search import (
     Search,
     SearchState,
@@ -351,7 +351,7 @@ def _programs(
     group: int,
     updates: int,
     each: bool,
-) -> tuple[World, Network, Cohort, Any, Mesh]:
+) -> tuple[World, Network, Cohort, Any, Any, Mesh]:
     """The programs of all searches of these sizes."""
     world = make_world(objective, env, agent, life)
     critic = make_network(agent, VALUE, world.env.spec)
@@ -361,15 +361,17 @@ def _programs(
 
     def of_group(
         theta: Theta, hyper: Any, weights: Weights, mine: Agents, newborn: Newborn
-    ) -> tuple[Agents, Window]:
+    ) -> tuple[tuple[Agents, Array], Window]:
         def value(theta: Theta, one: Agents, born: Newborn) -> Any:
             return through_window(theta, hyper, weights, one, born)
 
         gone_on, told = jax.vmap(functools.partial(told_by, value, theta))(mine, newborn)
-        return gone_on, jax.tree.map(lambda leaf: leaf.sum(axis=0), told)
+        finite = told.metrics["nonfinite"] == 0
+        return (gone_on, finite), jax.tree.map(lambda leaf: leaf.sum(axis=0), told)
 
     everyone = jax.jit(over_groups(mesh, group, of_group, shared=3))
-    return world, critic, cohort, everyone, mesh
+    alone = jax.jit(lambda *arguments: jax.grad(through_window, has_aux=True)(*arguments)[0])
+    return world, critic, cohort, everyone, alone, mesh
 
 
 @jax.jit
@@ -454,7 +456,7 @@ def make_gradient_search(config: Config) -> Search:
     shapes(objective, config)  # refuses what has nothing to search over
     whole = w.window == 0
     updates = config.horizon.longest if whole else w.window
-    world, critic, cohort, everyone, mesh = _programs(
+    world, critic, cohort, everyone, alone, mesh = _programs(
         objective,
         config.env,
         static(config.agent),
@@ -504,11 +506,12 @@ def make_gradient_search(config: Config) -> Search:
             until = first_cut(state.generation, cut_key, until)
         newborn = Newborn(tasks, until, life_keys)
         theta = state.strategy.theta
-        agents, told = everyone(
+        (agents, finite), told = everyone(
             *put((theta, hyper, weights), shared),
             state.agents._replace(slot=put(slots, split)),
             put(newborn, split),
         )
+        witness(lambda: watched_window(state, newborn, finite))
         rate = jnp.asarray(g.meta_rate, jnp.float32)
         ascent, metrics = climb(
             state.strategy,
@@ -524,6 +527,22 @@ def make_gradient_search(config: Config) -> Search:
             curriculum, learned = teacher.finish(curriculum, end_key, ended, counted, slots, params)
             metrics |= learned
         return SearchState(ascent, state.key, state.generation + 1, agents, curriculum), metrics
+
+    def watched_window(state: SearchState, newborn: Newborn, finite: Array) -> LivedOn:
+        theta = state.strategy.theta
+        number = jnp.arange(g.agents, dtype=jnp.int32)
+        return LivedOn(
+            cohort,
+            theta,
+            hyper,
+            number,
+            jnp.zeros(g.agents),
+            put(state.agents, home()),
+            newborn,
+            updates,
+            put(finite, home()),
+            functools.partial(alone, *put((theta, hyper, weights), home())),
+        )
 
     def memory(state: SearchState) -> int:
         fresh, life_keys, _, _ = draw_births(

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.config import HorizonConfig
 from discovery.devices import home, put
 from discovery.inner.cohort import Cohort, Lives
 from discovery.inner.lifetime import POINTS, Measure, Outcome, Task
+from discovery.outer.persistent import Agents, Newborn
 from discovery.outer.tasks import spread_horizons
 from envs.base import Environment
 from envs.levels import level_set
@@ -37,13 +38,33 @@ class Lived(NamedTuple):
     outcome: Outcome
 
 
-_watching: list[list[Lived]] = []
+class LivedOn(NamedTuple):
+    """Windows of agents that live on, ``[A]``, and whether they were finite."""
+
+    cohort: Cohort
+    source: PyTree
+    hyper: Any
+    id: Int[Array, " A"]
+    """Pair of the candidate; where there are no candidates, number of the agent."""
+    sign: Float[Array, " A"]
+    """Of the candidate; 0 where there are none."""
+    agents: Agents
+    """Before the window."""
+    newborn: Newborn
+    updates: int
+    """K of the window, at most."""
+    finite: Bool[Array, " A"]
+    gradient: Callable[[Agents, Newborn], PyTree] | None = None
+    """Of what one agent tells of theta, where it tells a gradient."""
+
+
+_watching: list[list[Lived | LivedOn]] = []
 
 
 @contextmanager
-def watched() -> Generator[list[Lived]]:
+def watched() -> Generator[list[Lived | LivedOn]]:
     """What is lived meanwhile, in turn: for who looks for the life that went wrong."""
-    seen: list[Lived] = []
+    seen: list[Lived | LivedOn] = []
     _watching.append(seen)
     try:
         yield seen
@@ -51,11 +72,16 @@ def watched() -> Generator[list[Lived]]:
         _watching.remove(seen)
 
 
+def witness(what: Callable[[], Lived | LivedOn]) -> None:
+    """Tell who watches what was lived; nothing is made of it if nobody does."""
+    for seen in _watching:
+        seen.append(what())
+
+
 def lived(cohort: Cohort, source: PyTree, hyper: Any, lives: Lives, kind: str) -> Outcome:
     """Outcomes of lives, scored for a fitness, on one device: sums are then taken in one order."""
     outcome: Outcome = put(cohort.run(source, hyper, lives, measure(kind)), home())
-    for seen in _watching:
-        seen.append(Lived(cohort, source, hyper, lives, outcome))
+    witness(lambda: Lived(cohort, source, hyper, lives, outcome))
     return outcome
 
 

@@ -40,7 +40,7 @@ from discovery.outer.persistent import (
     placeholders,
     placement,
 )
-from discovery.outer.scoring import make_validation
+from discovery.outer.scoring import LivedOn, make_validation, witness
 from discovery.outer.search import (
     Search,
     SearchState,
@@ -126,6 +126,13 @@ def window(
     return gone_on, Told(jnp.where(good, value, jnp.nan), alive.sum(), metrics)
 
 
+def from_heirs(agents: Agents, who: Who) -> Agents:
+    """Both partners of a pair as one agent, the heir of the last window."""
+    index = jnp.arange(who.heir.shape[0])
+    begin = index - index % 2 + who.heir
+    return agents._replace(life=jax.tree.map(lambda leaf: leaf[begin], agents.life))
+
+
 @functools.lru_cache(maxsize=8)
 def _programs(
     objective: Objective,
@@ -146,10 +153,7 @@ def _programs(
         source: PyTree, hyper: Any, mine: Agents, newborn: Newborn, who: Who
     ) -> tuple[tuple[Agents, Told], None]:
         if not persistent:
-            # Both partners begin as one agent, the heir of the last window.
-            index = jnp.arange(group)
-            begin = index - index % 2 + who.heir
-            mine = mine._replace(life=jax.tree.map(lambda leaf: leaf[begin], mine.life))
+            mine = from_heirs(mine, who)
 
         def one(pair: Array, sign: Array, agent: Agents, newborn: Newborn) -> Any:
             theta = candidate(source, pair, sign)
@@ -249,11 +253,11 @@ def make_window_search(config: Config) -> Search:
         e.strategy in PERSISTENT,
     )
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
+    check_products(config, world, strategy, like, hyper)
     validation = make_validation(world.env, config.horizon, config.validation_levels, cohort, hyper)
     teacher = make_teacher(config, known_returns)
     shared, split = placement(mesh)
     end_only, by_life = w.score == "end", w.vote == "life"
-    check_products(config, world, strategy, like, hyper)
     batch = float(config.life.environments * config.life.rollout)
 
     def init() -> SearchState:
@@ -285,14 +289,16 @@ def make_window_search(config: Config) -> Search:
         until = first_cut(state.generation, cut_key, tasks.horizon)
         newborn, slots = both((Newborn(tasks, until, life_keys), slots))
         source, asked = strategy.ask(state.strategy, noise_key)
+        who = candidates(coin_key, e.pairs)
         agents, told = everyone(
             *put((source, hyper), shared),
             state.agents._replace(slot=put(slots, split)),
-            *put((newborn, candidates(coin_key, e.pairs)), split),
+            *put((newborn, who), split),
         )[0]
         agents, ended, at_end = closed(agents)
         told, lived = put((told, (agents.task, agents.life.n)), home())
         tasks, n = lived
+        witness(lambda: watched_window(state, source, newborn, who, told))
 
         counts, vote = votes(tasks.horizon, n, told.updates, end_only, by_life)
         weights, metrics = judge(told.score, tasks.horizon, e.shaping, judge_key)
@@ -316,6 +322,14 @@ def make_window_search(config: Config) -> Search:
             )
             metrics |= learned
         return SearchState(after, state.key, state.generation + 1, agents, curriculum), metrics
+
+    def watched_window(
+        state: SearchState, source: PyTree, newborn: Newborn, who: Who, told: Told
+    ) -> LivedOn:
+        before = put(state.agents, home())
+        before = before if e.strategy in PERSISTENT else from_heirs(before, who)
+        finite = jnp.isfinite(told.score)
+        return LivedOn(cohort, source, hyper, who.pair, who.sign, before, newborn, w.window, finite)
 
     def memory(state: SearchState) -> int:
         fresh, life_keys, _, key = draw_births(

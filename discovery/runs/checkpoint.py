@@ -374,10 +374,12 @@ def _read_meta(path: Path, generation: int) -> dict[str, Any]:
     meta = items.meta
     if not isinstance(meta, dict) or sealed(meta)["sha256"] != meta.get("sha256"):
         raise CheckpointError(f"{path / 'meta'} is damaged: its SHA-256 differs", generation)
-    if meta.get("format") not in range(1, FORMAT + 1):
+    known = meta.get("format")
+    if known not in range(1, FORMAT + 1):
+        newer = isinstance(known, int) and known > FORMAT
         raise CheckpointError(
-            f"{path / 'meta'} has format {meta.get('format')}, expected {FORMAT}: "
-            "it is of another version of Kairos",
+            f"{path / 'meta'} has format {known}, expected {FORMAT}: "
+            f"it is of {'a newer' if newer else 'another'} version of Kairos",
             generation,
         )
     try:

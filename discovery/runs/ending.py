@@ -62,17 +62,18 @@ def _author() -> str | None:
     return os.environ.get("KAIROS_AUTHOR") or None
 
 
-def write_nonfinite(where: Path, generation: int, found: Sequence[tuple[Any, str]]) -> Path:
-    """Keep candidates that were not finite: their parameters, and what was wrong with each.
+def write_nonfinite(where: Path, generation: int, found: Sequence[tuple[Any, Any]]) -> Path:
+    """Keep lives that were not finite: whose they were, and what was wrong with each.
 
     Args:
       where: run folder.
       generation: in which they lived.
-      found: each with the words of ``discovery.outer.autopsy.first_bad``.
+      found: each with what ``discovery.outer.autopsy.first_bad`` says of it.
 
     Returns:
-      The path of ``nonfinite/<generation>.safetensors``, with leaves such as ``3-/cell/wx`` of the
-      candidate below the mean of pair 3; beside it stands what was wrong, as JSON.
+      The path of ``nonfinite/<generation>.safetensors``, with leaves such as ``3-/theta/cell/wx``
+      of the candidate below the mean of pair 3 and ``3-/agent/policy/kernel`` of its agent when
+      it was finite last; beside it stands what was wrong, as JSON.
 
     Raises:
       OSError: the disk is full or read-only.
@@ -81,12 +82,12 @@ def write_nonfinite(where: Path, generation: int, found: Sequence[tuple[Any, str
     import safetensors.numpy
 
     arrays, told = {}, {}
-    for one, why in found:
-        name = f"{one.pair}{'+' if one.sign > 0 else '-'}"
-        told[name] = {"horizon": one.horizon, "first": why}
-        for at, leaf in jax.tree_util.tree_flatten_with_path(one.theta)[0]:
-            place = jax.tree_util.keystr(at, simple=True, separator="/") or "theta"
-            arrays[f"{name}/{place}"] = np.array(leaf, order="C")
+    for one, fault in found:
+        told[one.name] = {"horizon": one.horizon, "first": fault.words}
+        both = {"theta": one.theta, "agent": fault.agent}
+        for at, leaf in jax.tree_util.tree_flatten_with_path(both)[0]:
+            place = jax.tree_util.keystr(at, simple=True, separator="/")
+            arrays[f"{one.name}/{place}"] = np.array(leaf, order="C")
     folder = where / folders.NONFINITE
     folder.mkdir(exist_ok=True)
     path = folder / f"{generation}.safetensors"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Generator, Iterator, Mapping
@@ -62,6 +63,20 @@ def default(config: Config) -> Path:
     """Where a run goes if nobody says: ``runs/<preset>-<seed>``."""
     name = Path(config.preset).stem if config.preset else "search"
     return Path("runs") / f"{name}-{config.seed}"
+
+
+def check_local(path: str | os.PathLike[str]) -> None:
+    """Refuse the address of object storage, which would be taken for a folder of that name.
+
+    Raises:
+      ConfigError: with what to do instead.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(/|$)", os.fspath(path))
+    if scheme:
+        raise ConfigError(
+            f"{os.fspath(path)}: a run is locked, renamed and appended to, which {scheme[1]}:// "
+            "cannot do: mount the bucket, or write to a disk and copy it (TPU_SETUP.md)"
+        )
 
 
 def check_names(config: Config) -> None:
@@ -121,8 +136,10 @@ def free(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder that holds something.
 
     Raises:
-      ConfigError: it holds a run and ``overwrite`` is not set, or it holds something else.
+      ConfigError: it holds a run and ``overwrite`` is not set, it holds something else, or it
+        cannot be a folder.
     """
+    check_local(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -148,6 +165,7 @@ def check_writable(folder: Path) -> None:
     Raises:
       ConfigError: with the reason.
     """
+    check_local(folder)
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not place.is_dir():
         raise ConfigError(f"cannot write {folder}: {place} is a file")
@@ -192,10 +210,27 @@ def load_config(folder: Path) -> Config:
     Raises:
       ConfigError: it is not a run folder, or its file is not a configuration.
     """
+    check_local(folder)
     path = folder / CONFIG
     if not path.exists():
         raise ConfigError(f"{folder} is not a run: it has no {CONFIG}")
-    return from_dict(read_json(path), source=str(path))
+    data = read_json(path)
+    try:
+        return from_dict(data, source=str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_other_version(folder)}") from None
+
+
+def _other_version(folder: Path) -> str:
+    """That a run was last written by another version of ours, in words; else nothing."""
+    name = "kairos-rl"
+    try:
+        wrote = _last(*_sessions(folder / VERSIONS)).get(name)
+    except ConfigError:
+        return ""
+    now = devices.versions().get(name)
+    known = isinstance(wrote, str) and wrote != now
+    return f"; it is of {name} {wrote}, this is {now}" if known else ""
 
 
 def reopen(
@@ -256,7 +291,7 @@ def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def note_machine(folder: Path, generation: int | None) -> list[str]:
-    """Write down versions and devices, and say what differs from when the run began.
+    """Write down versions, devices and switches, and say what differs from when the run began.
 
     To be called once JAX has its devices.
 
@@ -271,7 +306,7 @@ def note_machine(folder: Path, generation: int | None) -> list[str]:
       OSError: the disk is full or read-only.
     """
     path = folder / VERSIONS
-    now = devices.versions() | {"devices": devices.describe()}
+    now = devices.machine()
     if generation is None or not path.exists():
         write_json(path, now)
         return []
@@ -307,7 +342,7 @@ def unlike(folder: Path, config: Config) -> list[str]:
     if not path.exists():
         return [*notes, f"{folder} does not tell its versions: bits may differ"]
     first, sessions = _sessions(path)
-    now = devices.versions() | {"devices": devices.describe()}
+    now = devices.machine()
     last = _last(first, sessions)
     if other := _other(last, now):
         notes.append(f"differs from {folder}: {_told(last, now, other)}; bits may differ")

@@ -91,7 +91,7 @@ def evolve(
         default as a launcher tells. Each of them makes this same call, and an error ends them all:
         it is printed and the process left, since none can go on alone.
       like: a run that this one does again: what differs is told, and whether the bytes are equal.
-      keep_nonfinite: keep the parameters of candidates whose lives were not finite.
+      keep_nonfinite: keep the parameters of candidates and agents whose lives were not finite.
       debug_nans: stop at the first life or number that is not finite, and name its first bad leaf.
       cache: keep compiled programs in the user's cache folder.
       tensorboard: also write TensorBoard's event files.
@@ -123,6 +123,7 @@ def evolve(
         check(config)
         where = Path(out) if out else folders.default(config)
     else:
+        folders.check_local(resume)
         where = Path(resume)
         if out is not None and Path(out) != where:
             raise ConfigError(f"a run goes on where it is: leave --out out, or copy {where} first")
@@ -596,25 +597,17 @@ class _Host:
         from discovery.outer import autopsy
 
         found = autopsy.lost(self.search, before, _MOST_KEPT) if nonfinite else []
-        told = [] if found is None else [(one, autopsy.first_bad(one)) for one in found]
-        if self.keep_nonfinite and nonfinite and self.first:
+        told = [(one, autopsy.first_bad(one)) for one in found]
+        if self.keep_nonfinite and told and self.first:
             from discovery.runs.ending import write_nonfinite
 
-            if found is None:
-                self.screen.line("lives that go on from window to window are not kept")
-            else:
-                path = write_nonfinite(self.where, self.generation, told)
-                self.screen.line(f"generation {self.generation}: not finite, kept in {path}")
+            path = write_nonfinite(self.where, self.generation, told)
+            self.screen.line(f"generation {self.generation}: not finite, kept in {path}")
         if not self.debug_nans:
             return
-        if told:
-            one, why = told[0]
-            side = "+" if one.sign > 0 else "-"
-            what = f"candidate {one.pair}{side}, horizon {one.horizon}: {why}"
-        elif nonfinite:
-            what = "an agent that lives on turned non-finite, and is born again"
-        else:
-            what = autopsy.bad_leaf(self.state, "state")
+        what = autopsy.bad_leaf(self.state, "state")
+        for one, fault in told[:1]:
+            what = f"{one.words}: {fault.words}"
         if what:
             raise RunError(f"generation {self.generation}: {what}; {self.safe()}")
 

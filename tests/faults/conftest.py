@@ -1,10 +1,13 @@
 """Processes that are killed, and what is thrown at readers."""
 
+import functools
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +33,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def kairos(tmp_path: Path, environment: dict[str, str]) -> Command:
     """Begins the real command in a folder of the test's own."""
 
-    def begin(*words: str) -> "subprocess.Popen[str]":
+    def begin(*words: str, limit: tuple[Any, ...] = ()) -> "subprocess.Popen[str]":
+        """``limit``: as ``resource.setrlimit`` takes it."""
         return subprocess.Popen(
             [sys.executable, "-m", "discovery.cli", *words],
             cwd=tmp_path,
@@ -38,6 +42,7 @@ def kairos(tmp_path: Path, environment: dict[str, str]) -> Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=functools.partial(resource.setrlimit, *limit) if limit else None,
         )
 
     return begin

@@ -44,7 +44,7 @@ def digest(tree: Any) -> str:
 
 def generations(config: Config) -> dict[str, Any]:
     """What two generations of a search are, in digests."""
-    from discovery.outer.scoring import watched
+    from discovery.outer.scoring import Lived, watched
     from discovery.outer.search import make_search
 
     search = make_search(config)
@@ -59,14 +59,19 @@ def generations(config: Config) -> dict[str, Any]:
             state, metrics = search.step(state)
         number = int(state.generation)
         for part in seen:
+            whole = isinstance(part, Lived)
+            lives = part.lives if whole else part
             # One after another: all together would be the array that there may not be.
             made = [
                 part.cohort.candidate(*jax.device_get((part.source, life, sign)))
-                for life, sign in zip(part.lives.id[::7], part.lives.sign[::7], strict=True)
+                for life, sign in zip(lives.id[::7], lives.sign[::7], strict=True)
             ]
             told[f"{number} candidates"] = digest(jax.device_get(made))
-            told[f"{number} tasks"] = digest(jax.device_get(part.lives.task))
-            told[f"{number} scores"] = digest(jax.device_get(part.outcome))
+            tasks, scores = (
+                (part.lives.task, part.outcome) if whole else (part.newborn, part.finite)
+            )
+            told[f"{number} tasks"] = digest(jax.device_get(tasks))
+            told[f"{number} scores"] = digest(jax.device_get(scores))
         told[f"{number} state"] = digest(devices.put(state, devices.home()))
         told[f"{number} metrics"] = {k: repr(float(v)) for k, v in sorted(metrics.items())}
     told["validation"] = {k: repr(float(v)) for k, v in sorted(search.validate(state).items())}

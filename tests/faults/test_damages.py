@@ -2,21 +2,27 @@
 
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from discovery.config import Config, ConfigError
+from discovery import devices
+from discovery.cli import main
+from discovery.config import Config, ConfigError, to_json
 from discovery.runs import checkpoint
 from discovery.runs.errors import CheckpointError, RunError
 from discovery.runs.run import evolve
@@ -282,38 +288,144 @@ def test_a_folder_that_cannot_be_written(
     assert not (place / "fresh").exists()
 
 
+def test_a_newer_version_of_ours(stopped: Path, tmp_path: Path, config: Config) -> None:
+    """What it has written is not guessed at, and who wrote it is told."""
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    newest = folder / "checkpoints" / "6"
+    path = newest / "meta" / "metadata"
+    meta = json.loads(path.read_text()) | {"format": checkpoint.FORMAT + 1}
+    path.write_text(json.dumps(checkpoint.sealed(meta)))
+    (newest / checkpoint.SEAL).unlink()
+    checkpoint._seal(newest)
+    before = contents(folder)
+    told = f"has format {checkpoint.FORMAT + 1}, expected {checkpoint.FORMAT}: it is of a newer "
+    with pytest.raises(CheckpointError, match=f"{told}version of Kairos; .*generation 4$"):
+        evolve(resume=folder, quiet=True, make=plain())
+    assert contents(folder) == before
+    for name, more in (("config.json", {"novelty": 1}), ("versions.json", {"kairos-rl": "9.9"})):
+        data = json.loads((folder / name).read_text()) | more
+        (folder / name).write_text(json.dumps(data))
+    known = importlib.metadata.version("kairos-rl")
+    with pytest.raises(ConfigError, match=f"'novelty'.*; it is of kairos-rl 9.9, this is {known}$"):
+        evolve(resume=folder, quiet=True, make=plain())
+
+
 # --- the command ------------------------------------------------------------------------------
+
+
+def answered(process: "subprocess.Popen[str]", status: int) -> str:
+    """The one line of ours with which a command ended as it should."""
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == status, said
+    assert "Traceback" not in said
+    [line] = [line for line in said.splitlines() if line.startswith("kairos: ")]
+    return line
+
+
+ADDRESSES = (
+    ("evolve", "--preset", "smoke", "--out", "gs://bucket/run"),
+    ("evolve", "--resume", "gs://bucket/run"),
+    ("evolve", "--like", "gs://bucket/run"),
+    ("evaluate", "a2c", "--out", "s3://bucket/table.csv"),
+    ("train", "--objective", "a2c", "--out", "gs://bucket/life"),
+)
+
+
+@pytest.mark.parametrize("words", ADDRESSES)
+def test_object_storage_is_no_folder(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No folder is made that is called as the address is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices, "start", lambda *_, **__: None)
+    assert main(list(words)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "mount the bucket, or write to a disk and copy it (TPU_SETUP.md)" in line
+    assert f"{words[-1][:2]}:// cannot do" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+READ_ONLY = (
+    ("evolve", "--preset", "smoke", "--out", "disk/fresh"),
+    ("evolve", "--resume", "disk/run"),
+    ("evolve", "--resume", "disk/run", "--generations", "9"),
+    ("evaluate", "a2c", "--out", "disk/table.csv"),
+)
+
+
+def test_the_command_where_nothing_can_be_written(
+    kairos: Command, stopped: Path, tmp_path: Path, small_disk: Path | None
+) -> None:
+    if small_disk is None:  # nothing may be mounted here: a folder in which nobody can write
+        os.symlink("/proc/self", tmp_path / "closed")
+        line = answered(kairos("evolve", "--preset", "smoke", "--out", "closed/fresh"), 2)
+        assert line.startswith("kairos: cannot write closed/fresh: ")
+        return
+    shutil.copytree(stopped, small_disk / "run")
+    before = contents(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for process in [kairos(*words) for words in READ_ONLY]:
+        assert answered(process, 2).startswith("kairos: cannot write disk")
+    assert contents(small_disk) == before
+
+
+@pytest.mark.slow
+def test_the_command_on_a_disk_that_fills(
+    kairos: Command, tmp_path: Path, small_disk: Path | None
+) -> None:
+    """By its own checkpoints; where nothing may be mounted, by files that may not grow."""
+    disk = small_disk or tmp_path / "disk"
+    (tmp_path / "tiny.json").write_text(to_json(replace(CONFIG, keep_checkpoints=10**6)))
+    begin = ("evolve", "--preset", "tiny.json", "--out")
+    limit = () if small_disk else (resource.RLIMIT_FSIZE, (16_384, 16_384))
+    line = answered(kairos(*begin, "disk/run", "--generations", "100000", limit=limit), 1)
+    assert ("No space left on device" if small_disk else "File too large") in line
+    assert line.endswith("go on with: kairos evolve --resume disk/run")
+    [saved] = map(int, re.findall(r"generation (\d+) is saved", line))
+    assert saved == checkpoint.latest(disk / "run" / "checkpoints")
+    assert saved > 0
+    # It goes on once there is room, and ends as if there always had been.
+    if small_disk:
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    more = ("--generations", str(saved + 2))
+    data = json.loads((disk / "run" / "config.json").read_text()) | {"generations": saved}
+    (disk / "run" / "config.json").write_text(json.dumps(data))
+    for process in (kairos("evolve", "--resume", "disk/run", *more), kairos(*begin, "all", *more)):
+        said, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, said
+    for name in ("objective.safetensors", "config.json"):
+        assert (disk / "run" / name).read_bytes() == (tmp_path / "all" / name).read_bytes()
 
 
 @pytest.mark.slow
 def test_the_command_says_what_is_damaged(kairos: Command, tmp_path: Path) -> None:
-    begun = kairos(
-        "evolve",
-        "--preset",
-        "smoke",
-        "--generations",
-        "2",
-        "--checkpoint-every",
-        "1",
-        "--log-every",
-        "1",
-        "--out",
-        "run",
-    )
-    said, _ = begun.communicate(timeout=400)
+    """A hundred checkpoints, two commands at a time."""
+    (tmp_path / "tiny.json").write_text(to_json(replace(CONFIG, generations=4)))
+    said, _ = (begun := kairos("evolve", "--preset", "tiny.json", "--out", "run")).communicate()
     assert begun.returncode == 0, said
-    rng = random.Random(0)
-    for number in range(8):
-        shutil.copytree(tmp_path / "run", tmp_path / "broken")
-        store = tmp_path / "broken" / "checkpoints"
-        what = DAMAGES[number](rng, store / "2", store / "1")
-        resumed = kairos("evolve", "--resume", "broken", "--generations", "3")
-        said, _ = resumed.communicate(timeout=400)
-        assert resumed.returncode == 1, (what, said)
-        assert "Traceback" not in said
-        [line] = [line for line in said.splitlines() if line.startswith("kairos: ")]
-        assert line.endswith("kairos evolve --resume broken --from-generation 1"), (what, line)
-        shutil.rmtree(tmp_path / "broken")
+
+    def one(number: int) -> str:
+        rng, name = random.Random(number), f"broken-{number}"
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        store = tmp_path / name / "checkpoints"
+        damage = DAMAGES[number % len(DAMAGES)]
+        what = damage(rng, store / "4", store / "2")
+        before = contents(store)
+        line = answered(kairos("evolve", "--resume", name, "--generations", "6"), 1)
+        assert f"{name}/checkpoints/4" in line, (what, line)
+        assert line.endswith(f"kairos evolve --resume {name} --from-generation 2"), (what, line)
+        assert contents(store) == before, what
+        shutil.rmtree(tmp_path / name)
+        return damage.__name__
+
+    with ThreadPoolExecutor(2) as pool:
+        did = Counter(pool.map(one, range(100)))
+    print(dict(did))
+    assert did.total() == 100
 
 
 @pytest.mark.slow

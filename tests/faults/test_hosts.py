@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from discovery.cli import main
 from discovery.config import (
     Config,
     ConfigError,
@@ -123,6 +124,8 @@ def without_gloo(text: str) -> str:
         ("", {"TPU_WORKER_HOSTNAMES": "one,two"}, "auto"),
         ("", {"MEGASCALE_COORDINATOR_ADDRESS": "one"}, "auto"),
         ("auto", {}, "auto"),
+        ("", {"SLURM_STEP_NUM_TASKS": "8", "KAIROS_HOSTS": "alone"}, "alone"),
+        ("auto", {"KAIROS_HOSTS": "alone"}, "auto"),
     ],
 )
 def test_what_hosts_ask_for(text: str, environment: dict[str, str], found: Any) -> None:
@@ -136,6 +139,33 @@ def test_what_hosts_ask_for(text: str, environment: dict[str, str], found: Any) 
 def test_hosts_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="hosts"):
         parse_hosts(text, {})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "a2c", "--out", "table.csv"),
+        ("train", "--objective", "a2c", "--out", "life"),
+        ("inspect", "ta-lpg-cpu", "--out", "pictures"),
+        ("tune", "--preset", "smoke", "--rule", "a2c-constant", "--out", "tuned"),
+        ("reproduce", "claim-6", "--out", "results"),
+        ("quickstart", "--out", "quick"),
+    ],
+)
+def test_only_a_search_is_of_several_processes(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Started by a launcher, each would do all of the work and write over the others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert main(list(words)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("kairos: several processes run kairos evolve only: start one process")
+    assert f"kairos {words[0]}, or set KAIROS_HOSTS=alone" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_not_gloos_is_seen() -> None:

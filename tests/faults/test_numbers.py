@@ -61,19 +61,19 @@ def test_what_is_kept_is_what_lived(wild: Path) -> None:
     """The parameters are those of the candidates that the search says were not finite."""
     search = make_search(WILD)
     found = autopsy.lost(search, search.init(), 99)
-    assert found is not None
     rows = logs.read(wild / "metrics.jsonl")
     assert len(found) == rows[1]["nonfinite"]
     arrays = load_file(wild / "nonfinite" / "1.safetensors")
     told = json.loads((wild / "nonfinite" / "1.json").read_text())
-    names = [f"{one.pair}{'+' if one.sign > 0 else '-'}" for one in found]
-    assert list(told) == names[:16]
-    for one, name in zip(found[:16], names, strict=False):
-        leaf = jax.tree.leaves(one.theta)[0]
-        kept = [array for place, array in arrays.items() if place.startswith(f"{name}/")]
-        assert any(np.array_equal(array, leaf) for array in kept)
-        assert told[name]["horizon"] == one.horizon
-        assert told[name]["first"] == autopsy.first_bad(one)
+    assert list(told) == [one.name for one in found[:16]]
+    for one in found[:16]:
+        fault = autopsy.first_bad(one)
+        assert told[one.name] == {"horizon": one.horizon, "first": fault.words}
+        for name, tree in (("theta", one.theta), ("agent", fault.agent)):
+            for place, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+                at = jax.tree_util.keystr(place, simple=True, separator="/")
+                np.testing.assert_array_equal(arrays[f"{one.name}/{name}/{at}"], leaf)
+                assert name == "theta" or np.isfinite(leaf).all()
     assert all("update " in entry["first"] for entry in told.values())
 
 
@@ -109,15 +109,42 @@ def test_debugging_finds_a_number_of_the_search_itself(tmp_path: Path) -> None:
         go(SMALL, tmp_path / "run", debug_nans=True, make=make)
 
 
+def living_on(estimator: str) -> Config:
+    """Agents that live on, of which some do not stay finite."""
+    windows: Any = replace(WILD, estimator="windows", window=WindowConfig(window=2))
+    if estimator == "windows":
+        return replace(windows, generations=3)
+    rates = replace(WILD.agent, policy_rate=1e20, prediction_rate=1e20)
+    gradient = GradientConfig(agents=8, agents_group=2, meta_rate=1e-3)
+    meta: Any = replace(windows, estimator="gradient", agent=rates, gradient=gradient)
+    return replace(meta, generations=3)
+
+
 @pytest.mark.slow
-def test_whoever_lives_on_is_counted_and_born_again(tmp_path: Path) -> None:
-    config: Any = replace(WILD, estimator="windows", window=WindowConfig(window=2))
-    _, said = go(config, tmp_path / "kept", keep_nonfinite=True)
-    rows = logs.read(tmp_path / "kept" / "metrics.jsonl")
-    assert any(row.get("nonfinite", 0) > 0 for row in rows)
-    assert "lives that go on from window to window are not kept" in said
-    with pytest.raises(RunError, match="an agent that lives on turned non-finite"):
+@pytest.mark.parametrize("estimator", ["windows", "gradient"])
+def test_whoever_lives_on_is_counted_kept_and_born_again(tmp_path: Path, estimator: str) -> None:
+    config = living_on(estimator)
+    folder = tmp_path / "kept"
+    go(config, folder, keep_nonfinite=True)
+    rows = logs.read(folder / "metrics.jsonl")
+    bad = {row["generation"]: int(row["nonfinite"]) for row in rows[1:] if row["nonfinite"]}
+    assert bad
+    assert {path.stem for path in (folder / "nonfinite").iterdir()} == set(map(str, bad))
+    for generation, count in bad.items():
+        told = json.loads((folder / "nonfinite" / f"{generation}.json").read_text())
+        arrays = load_file(folder / "nonfinite" / f"{generation}.safetensors")
+        assert len(told) == min(count, 16)
+        for name, entry in told.items():
+            assert "by itself" not in entry["first"]
+            assert name.startswith("agent-") == (estimator == "gradient")
+            mine = [place.split("/")[1] for place in arrays if place.startswith(f"{name}/")]
+            assert "theta" in mine
+    first, entry = next(iter(json.loads((folder / "nonfinite" / "1.json").read_text()).items()))
+    with pytest.raises(RunError) as caught:
         go(config, tmp_path / "stopped", debug_nans=True)
+    who = first.replace("-", " ", 1) if estimator == "gradient" else f"candidate {first}"
+    line = f"generation 1: {who}, horizon {entry['horizon']}: {entry['first']}; generation 0"
+    assert str(caught.value).startswith(line)
 
 
 # --- as large, as short, as few as can be -----------------------------------------------------

@@ -837,7 +837,7 @@ def test_a_chunk_in_one_line() -> None:
 def test_a_run_is_done_again(tmp_path: Path, config: Config, make: Make, whole: Path) -> None:
     again, like = tmp_path / "again", tmp_path / "like"
     shutil.copytree(whole, like)
-    now = devices.versions() | {"devices": devices.describe()}
+    now = devices.machine()
     folders.write_json(like / "versions.json", now)
     saved = folders.load_config(like)
     told = lines_of(lambda console: evolve(saved, again, like=like, make=make, console=console))
