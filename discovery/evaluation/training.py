@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,6 +47,8 @@ class Trained(NamedTuple):
     params: Any
     """Parameters of the agent at its end."""
     folder: Path
+    level: Any
+    """Where it lived: a level of the environment."""
 
 
 def follow(
@@ -55,7 +58,7 @@ def follow(
     horizon: int,
     seed: int,
     tell: Callable[[int], bool] = lambda n: True,
-) -> tuple[Curve, Any]:
+) -> tuple[Curve, Any, Any]:
     """Live one life, stopping to score it.
 
     Args:
@@ -67,16 +70,15 @@ def follow(
       tell: given the updates done after each part; false ends the life early.
 
     Returns:
-      The curve and the agent's parameters.
+      The curve, the agent's parameters and the level.
     """
     who = horizons.enter(saved, env, how)
     world, hyper = who.world, who.hyper
     level_key, birth_key, score_key = jax.random.split(jax.random.key(seed), 3)
     task = Task(world.env.sample_level(level_key), jnp.asarray(horizon, jnp.int32))
-    begin = jax.jit(lambda theta, task: birth(world, theta, hyper, task, birth_key))
-    go_on, score = _programs(world)
+    begin, go_on, score = _programs(world)
 
-    life = begin(saved.theta, task)
+    life = begin(saved.theta, hyper, task, birth_key)
     parts = min(PARTS, horizon)
     until = np.unique(np.round(np.arange(parts + 1) * horizon / parts).astype(int))
     seen: list[tuple[int, Array, dict[str, Any]]] = []
@@ -91,10 +93,18 @@ def follow(
     both = np.asarray([returns for _, returns, _ in seen])
     metrics = {name: np.asarray([m[name] for _, _, m in seen]) for name in seen[0][2]}
     updates = np.asarray([n for n, _, _ in seen])
-    return Curve(updates, both[:, 0], both[:, 1], metrics), life.learner.params
+    curve = Curve(updates, both[:, 0], both[:, 1], metrics)
+    return curve, life.learner.params, task.level
 
 
-def _programs(world: World) -> tuple[Any, Any]:
+@functools.lru_cache(maxsize=8)
+def _programs(world: World) -> tuple[Any, Any, Any]:
+    """Birth, life until an update, and score: compiled once for lives of any horizon and seed."""
+
+    @jax.jit
+    def begin(theta: Any, hyper: Any, task: Task, key: Array) -> Life:
+        return birth(world, theta, hyper, task, key)
+
     @jax.jit
     def go_on(theta: Any, hyper: Any, task: Task, life: Life, until: Array) -> tuple[Life, Any]:
         shapes = jax.eval_shape(lambda: grow(world, theta, hyper, task, life)[2].metrics)
@@ -123,7 +133,7 @@ def _programs(world: World) -> tuple[Any, Any]:
 
         return jax.lax.map(one, jnp.array([False, True]))
 
-    return go_on, score
+    return begin, go_on, score
 
 
 def train(request: TrainConfig, report: Callable[[str], None] = print) -> Trained:
@@ -176,7 +186,7 @@ def train(request: TrainConfig, report: Callable[[str], None] = print) -> Traine
             report(f"update {n} of {request.horizon}")
         return request.max_minutes is None or now - began < 60 * request.max_minutes
 
-    curve, params = follow(saved, request.env, how, request.horizon, request.seed, tell)
+    curve, params, level = follow(saved, request.env, how, request.horizon, request.seed, tell)
     columns = (curve.updates, curve.updates * batch, curve.sampled, curve.greedy)
     table.write_numbers(
         folder / "curve.csv",
@@ -202,4 +212,4 @@ def train(request: TrainConfig, report: Callable[[str], None] = print) -> Traine
         f"({curve.greedy[-1]:.3f} with greedy actions)"
     )
     report(f"curve: {folder / 'curve.csv'}, {picture}")
-    return Trained(curve, params, folder)
+    return Trained(curve, params, folder, level)
