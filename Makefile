@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help quickstart test test-all test-browser check lint venv format lock clean
+.PHONY: help quickstart test test-all test-browser notebooks results check lint venv format lock clean
 
 # To choose the interpreter of .venv: make PYTHON=python3.12 test
 
@@ -26,6 +26,12 @@ test-all: venv ## install, then run every test
 
 test-browser: venv ## open sample pages in Chromium, phone-wide and wide (RUN=folder: its page)
 	@$(python) tools/test-browser.py $(RUN)
+
+notebooks: venv ## execute the notebooks in full, and store their outputs
+	@$(python) tools/notebooks.py
+
+results: venv ## write into RESULTS.md what the tables say, with its pictures
+	@$(python) tools/results.py
 
 check: lint test ## what has to pass before a change lands
 
