@@ -121,7 +121,7 @@ class AgentConfig:
     normalise_rewards: bool = False
     """Scale rewards by the running deviation of their discounted sum, clipped to 10."""
     reward_scale: float = 1.0
-    """Rewards are multiplied by this where an agent learns; read by PPO, DPO, LPO and TA-LPO."""
+    """Rewards are multiplied by this where an agent learns; scores stay as they are."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The agent's optimiser."""
     policy_rate: float = 40.0

@@ -69,7 +69,7 @@ def test_a2c_equals_a_step_by_hand(limit, make_learner, make_experience, make_ti
 
 
 def test_a2c_has_the_published_numbers():
-    assert A2C().hyper() [:6] == (40.0, 4.0, 0.01, 0.5, 0.99, 0.95)
+    assert A2C().hyper()[:6] == (40.0, 4.0, 0.01, 0.5, 0.99, 0.95)
 
 
 def test_random_never_learns(make_learner, make_experience, make_time):
