@@ -148,7 +148,7 @@ def _forest(axes: Axes, rows: Sequence[tuple[str, Estimate, Estimate | None]]) -
     _around_zero(axes)
 
 
-def _bar(axes: Axes, found: Estimate, row: float, **look: Any) -> None:
+def _bar(axes: Axes, found: Estimate, row: float | int, **look: Any) -> None:
     if found.claimed:
         axes.hlines(row, found.low, found.high, color=look["color"], linewidth=1.3)
     axes.plot([found.estimate], [row], linestyle="none", markersize=5, **look)
