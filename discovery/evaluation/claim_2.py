@@ -307,7 +307,8 @@ def verdict(size: str, numbers: Numbers) -> str:
             f"At least {SHARE:.0%} of A2C's score: {', '.join(counted) or 'nobody'}."
         )
     if numbers.silent:
-        names = ", ".join(f"{task.environment} at {task.horizon}" for task in numbers.silent)
+        found = (f"{task.environment} at {task.horizon}" for task in numbers.silent)
+        names = ", ".join(dict.fromkeys(found))
         said.append(f"Left out, since A2C itself learns next to nothing there: {names}.")
     return "\n\n".join(said)
 
