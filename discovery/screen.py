@@ -26,8 +26,9 @@ def say(what: Any) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _WIDTH
+    # A notebook asks for colours, and keeps their codes among its text.
     console = Console(
-        file=sys.stdout, highlight=False, width=width, force_jupyter=False, no_color=True
+        file=sys.stdout, highlight=False, width=width, force_jupyter=False, force_terminal=False
     )
     with console.capture() as captured:
         console.print(what)

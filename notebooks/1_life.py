@@ -169,7 +169,8 @@ figure
 
 # %% [markdown]
 # The *normalised score* is 0 for random actions and 1 for optimal ones; it is what tables and
-# figures of grid worlds show.
+# figures of grid worlds show. A score is the mean of only 16 episodes, in which an object comes
+# back by chance: luck may put it above what is best *on average*.
 
 # %%
 for horizon, each in lives.items():

@@ -83,6 +83,7 @@ def test_a_notebook_names_no_machine_and_nothing_outside(book: Path) -> None:
     for cell in read(book).cells:
         found = [cell.source, *(texts(cell) if cell.cell_type == "code" else [])]
         for text in found:
+            assert "\x1b" not in text
             assert not re.search(r"(^|[\s'\"(=])/[a-zA-Z]\w*/|[A-Z]:\\|\b\w+@\w+:", text), text
             assert not re.search(r"https?://|<img|<script|!\[", text), text
             assert not re.search(r"\d(\.\d+)? ?(s|ms|min) (in all|left|so far)|0x[0-9a-f]{6}", text)

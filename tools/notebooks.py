@@ -20,7 +20,7 @@ from PIL import Image
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 MINUTES = 60
 """A cell may take."""
-PIXELS, COLOURS = 1000, 128
+PIXELS, COLOURS = 900, 128
 """Of a picture: its width at most, and its palette."""
 LOST = re.compile(r"^(execution|iopub|shell|widgets?)")
 """Metadata that differ from day to day."""
