@@ -140,7 +140,7 @@ REGISTRY: tuple[Entry, ...] = (
         "including horizons never trained on "
         "(Discovering Temporally-Aware Reinforcement Learning Algorithms, ICLR 2024)",
         sizes={
-            "cpu": "145 searches of half a minute, under two hours on 2 CPU cores",
+            "cpu": "165 searches of half a minute to one, about two hours on 2 CPU cores",
             "full": "the published sizes, for accelerators",
         },
         module="discovery.evaluation.claim_1",
