@@ -208,7 +208,7 @@ def test_a_changed_manifest_is_noticed(store: Path) -> None:
         checkpoint.restore(store, abstract(state_at(0)))
     path.write_text(json.dumps(checkpoint.sealed(meta | {"format": 99})))
     with pytest.raises(
-        CheckpointError, match="has format 99, expected 2: it is of another version"
+        CheckpointError, match="has format 99, expected 2: it is of a newer version"
     ):
         checkpoint.restore(store, abstract(state_at(0)))
 
