@@ -31,6 +31,7 @@ from discovery.requests import (
     TuneConfig,
     seeds,
 )
+from discovery.screen import say
 
 Request = TypeVar("Request")
 
@@ -165,18 +166,6 @@ def _flag(arguments: list[str], name: str) -> str | None:
     return found
 
 
-def _say(what: Any) -> None:
-    """Print a line, or a table of rich's."""
-    if isinstance(what, str):
-        print(what, flush=True)
-    else:
-        from rich.console import Console
-
-        # A file or a pipe has no width that a table would have to be cut to.
-        width = None if sys.stdout.isatty() else 200
-        Console(highlight=False, width=width).print(what)
-
-
 # --- verbs that answer in a moment ------------------------------------------------------------
 
 
@@ -212,7 +201,7 @@ def _page(arguments: list[str]) -> int:
     request = _parse(ReportConfig, "report", arguments)
     from discovery.report.page import report
 
-    report(request, report=_say)
+    report(request, report=say)
     return 0
 
 
@@ -273,7 +262,7 @@ def _evolve_all(request: EvolveConfig, planned: list[tuple[Config, str]]) -> int
         if run.stopped:
             left = planned[[place for _, place in planned].index(out) + 1 :]
             if left and not request.quiet:
-                _say(f"not begun: seeds {', '.join(str(config.seed) for config, _ in left)}")
+                say(f"not begun: seeds {', '.join(str(config.seed) for config, _ in left)}")
             return {"minutes": 0, "interrupt": 130, "terminate": 143}[run.stopped]
     return 0
 
@@ -325,7 +314,7 @@ def _tune(arguments: list[str]) -> int:
     devices.start(request.devices, cache=True)
     from discovery.evaluation.tuning import tune
 
-    tune(request, report=_say)
+    tune(request, report=say)
     return 0
 
 
@@ -354,7 +343,7 @@ def _computing(kind: type[Any], verb: str, module: str) -> Callable[[list[str]],
         devices.refuse_several(verb)
         devices.start(request.devices, cache=True)
         function = getattr(importlib.import_module(module), verb)
-        function(request, report=_say)
+        function(request, report=say)
         return 0
 
     return run
@@ -366,7 +355,7 @@ def _reproduce(arguments: list[str]) -> int:
     from discovery.evaluation.papers import reproduce
 
     devices.refuse_several("reproduce")
-    reproduce(request, report=_say)
+    reproduce(request, report=say)
     return 0
 
 
@@ -375,7 +364,7 @@ def _doctor(arguments: list[str]) -> int:
     config = preset(request.preset) if request.preset else None
     from discovery.doctor import examine
 
-    examine(config, request.devices, _say)
+    examine(config, request.devices, say)
     return 0
 
 

@@ -24,6 +24,7 @@ from discovery.requests import QuickstartConfig
 from discovery.runs import folders
 from discovery.runs.errors import Interrupted, Terminated
 from discovery.runs.run import Run, evolve
+from discovery.screen import say
 from learned_objectives.library import Saved, load
 
 HORIZONS = (2, 5, 10, 20, 40, 80, 160)
@@ -32,7 +33,7 @@ OURS, TWIN, BORN, RIVAL, NOTHING = "TA-LPG", "LPG (blind twin)", "untrained", "A
 
 
 def quickstart(
-    request: QuickstartConfig, report: Callable[[Any], None] = print
+    request: QuickstartConfig, report: Callable[[Any], None] = say
 ) -> list[table.Comparison]:
     """Evolve TA-LPG, evolve its horizon-blind twin with the same budget, and compare both.
 

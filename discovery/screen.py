@@ -25,10 +25,11 @@ def say(what: Any) -> None:
         return
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _WIDTH
+    terminal = sys.stdout.isatty()
+    width = None if terminal else _WIDTH
     # A notebook asks for colours, and keeps their codes among its text.
     console = Console(
-        file=sys.stdout, highlight=False, width=width, force_jupyter=False, force_terminal=False
+        file=sys.stdout, highlight=False, width=width, force_jupyter=False, force_terminal=terminal
     )
     with console.capture() as captured:
         console.print(what)

@@ -55,6 +55,7 @@ from discovery.report.page import renew
 from discovery.requests import EvaluateConfig
 from discovery.runs.errors import Interrupted
 from discovery.runs.folders import CONFIG, check_writable
+from discovery.screen import say
 from envs.base import Environment
 from envs.levels import level_hash, level_set
 from learned_objectives.base import Objective
@@ -680,7 +681,7 @@ def enter(
     return contestant(saved, env, agent, how.life, group, capacity, clock, **rates)
 
 
-def evaluate(request: EvaluateConfig, report: Callable[[str], None] = print) -> list[Row]:
+def evaluate(request: EvaluateConfig, report: Callable[[str], None] = say) -> list[Row]:
     """Objectives at several horizons, on fixed held-out levels, to a tidy table.
 
     Args:

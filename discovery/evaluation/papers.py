@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.config import Config, ConfigError, check_minutes, from_dict, nearest
 from discovery.requests import ReproduceConfig, seeds
+from discovery.screen import say
 
 if TYPE_CHECKING:
     from discovery.evaluation.claims import Conclusion, Table
@@ -234,7 +235,7 @@ def label(name: str, size: str) -> str:
 
 
 def reproduce(
-    request: ReproduceConfig, report: Callable[[Any], None] = print
+    request: ReproduceConfig, report: Callable[[Any], None] = say
 ) -> dict[str, Conclusion]:
     """Run what entries still lack, and say what their tables say.
 

@@ -33,6 +33,7 @@ from discovery.runs import folders, logs
 from discovery.runs.ending import write_card
 from discovery.runs.errors import Interrupted, Terminated
 from discovery.runs.run import evolve
+from discovery.screen import say
 from learned_objectives.base import Theta
 from learned_objectives.library import CARD, load
 
@@ -149,7 +150,7 @@ def spent(config: Config, draws: int) -> float:
     return float((draws + 3) * horizons.sum() * batch)
 
 
-def tune(request: TuneConfig, report: Callable[[Any], None] = print) -> Tuned | None:
+def tune(request: TuneConfig, report: Callable[[Any], None] = say) -> Tuned | None:
     """Tune the numbers of a hand-written rule for a law of horizons.
 
     Args:
