@@ -82,6 +82,7 @@ def episode_return(
     episodes: int,
     greedy: Array,
     scaling: Statistics = (),
+    whole: bool = False,
 ) -> Array:
     """Mean undiscounted return of the first episode of fresh environments, up to the step limit.
 
@@ -94,6 +95,7 @@ def episode_return(
       episodes: E.
       greedy: take the most likely action instead of sampling; traced.
       scaling: the agent's statistics, by which it is shown observations; rewards stay as they are.
+      whole: step on to the limit when every episode has ended; the result is the same.
 
     Returns:
       A scalar. NaN if a return is.
@@ -123,7 +125,7 @@ def episode_return(
     limit = env.step_limit(level)
     start = (observation, state, jnp.ones(episodes, bool), jnp.zeros(episodes))
     _, (_, _, _, total) = jax.lax.while_loop(
-        lambda carry: (carry[0] * CHUNK < limit) & carry[1][2].any(),
+        lambda carry: (carry[0] * CHUNK < limit) & (whole | carry[1][2].any()),
         chunk,
         (jnp.zeros((), jnp.int32), start),
     )
