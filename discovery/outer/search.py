@@ -348,10 +348,11 @@ def program(
     candidate: Candidate,
     group: int,
     capacity: int,
+    abreast: int = 0,
 ) -> tuple[World, Cohort]:
     """The program of a search's lives: one for all searches of these sizes."""
     world = make_world(objective, env, agent, life)
-    return world, make_cohort(world, candidate, group, capacity)
+    return world, make_cohort(world, candidate, group, capacity, abreast)
 
 
 __all__ = ["Search", "SearchState", "make_search"]

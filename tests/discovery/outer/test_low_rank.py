@@ -1,8 +1,10 @@
 """Low-rank noise: against the dense matrices its factors stand for, alone and in a search."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -306,3 +308,43 @@ def test_a_rule_that_takes_matrices_otherwise_is_refused(searched: Any, low: Con
     world = replace(search.world, objective=plain)
     with pytest.raises(ConfigError, match=r"^lpg takes a matrix .*dense \(.*\): give --rank 0"):
         check_products(low, world, strategy, like, search.hyper)
+
+
+# --- beside full noise ------------------------------------------------------------------------
+
+
+def test_the_benchmark_has_a_row_for_each_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(__file__).parents[3] / "benchmarks" / "low_rank.py"
+    spec = importlib.util.spec_from_file_location("benchmark_low_rank", source)
+    assert spec and spec.loader
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    make_cohort, abreast = module.make_cohort, []
+
+    def spied(*sizes: Any) -> Any:
+        abreast.append(sizes[-1])
+        return make_cohort(*sizes)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "make_cohort", spied)
+    monkeypatch.setattr(module, "program", functools.cache(module.program.__wrapped__))
+    sizes = "--preset smoke --generations 2 --levels 4 --seeds 1 --seed-first 7 --ranks 0 1"
+    benchmark.main([*sizes.split(), "--abreast", "2"])
+    assert abreast == [0, 2], "lives under full noise are computed as ever"
+    told = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("seed 7, rank 1, generation ") for line in told) == 2
+    *_, titles, _, full, low = told
+    assert titles.startswith(
+        "| noise | score, generation 1 | minus the first | score, generation 2 "
+    )
+    assert (full[:14], low[:10]) == ("| full noise |", "| rank 1 |")
+    for row in (full, low):
+        after_1, less_1, after_2, less_2, speed, ratio = row.split(" | ")[1:]
+        scores = [float(cell) for cell in (after_1, less_1, after_2, less_2)]
+        assert np.isfinite(scores).all()
+        assert float(speed.split()[0].replace(",", "")) > 0
+        assert float(ratio.removesuffix(" |")) > 0
+        assert row == low or scores[1] == scores[3] == 0
+    assert not list(tmp_path.iterdir()), "it writes nothing"
