@@ -180,7 +180,8 @@ class EvolutionConfig:
     pairs: int = 512
     """Antithetic pairs M; the population is 2 M."""
     group: int = 16
-    """Lives computed together, even; groups share one length. More: faster, more memory."""
+    """Lives computed together, even; groups share one length. More: faster on an accelerator, more
+    memory. 0: chosen when a run begins, and written down (:func:`settled`)."""
     rank: int = 0
     """Perturb matrices by products of this rank, so that all candidates share one large product
     (strategy ``paired``); 0 for full noise."""
@@ -237,7 +238,8 @@ class GradientConfig:
     agents: int = 512
     """Agents that live on from step to step, each on a task of its own."""
     agents_group: int = 16
-    """Agents differentiated together. More: faster, more memory."""
+    """Agents differentiated together. More: faster on an accelerator, more memory. 0: chosen when a
+    run begins."""
     meta_rate: float = 1e-4
     """Learning rate of the outer Adam."""
     meta_beta1: float = 0.9
@@ -510,7 +512,7 @@ _TA_LPG = Config(
     evolution=EvolutionConfig(
         strategy="paired",
         pairs=512,
-        group=16,
+        group=0,
         rank=0,
         sigma=0.1,
         sigma_decay=1.0,
@@ -531,7 +533,7 @@ _TA_LPG = Config(
     window=WindowConfig(window=5, score="along", vote="window"),
     gradient=GradientConfig(
         agents=512,
-        agents_group=16,
+        agents_group=0,
         meta_rate=1e-4,
         meta_beta1=0.9,
         meta_beta2=0.999,
@@ -567,6 +569,7 @@ _TA_LPG_CPU = replace(
     life=replace(_TA_LPG.life, environments=16, evaluation_environments=16),
     horizon=HorizonConfig(shortest=5, longest=100),
     evolution=replace(_TA_LPG.evolution, pairs=64, group=16, sigma=0.2, rate=0.02),
+    gradient=replace(_TA_LPG.gradient, agents_group=16),
     # The best of 100 log-uniform draws on 64 validation levels at N = 5, 10, 25, 50, 100.
     rival=RivalConfig(a2c_policy_rate=140.0, a2c_value_rate=0.21),
 )
@@ -648,7 +651,7 @@ _TA_LPO = replace(
     evolution=replace(
         _TA_LPG.evolution,
         pairs=32,
-        group=32,
+        group=0,
         sigma=0.03,
         sigma_decay=0.99,
         sigma_floor=0.01,
@@ -674,7 +677,7 @@ _LPO_BRAX = replace(
     evolution=replace(
         _TA_LPO.evolution,
         pairs=16,
-        group=8,
+        group=0,
         sigma=0.04,
         sigma_decay=0.999,
         sigma_floor=0.01,
@@ -703,7 +706,8 @@ _TA_LPO_CPU = replace(
     ),
     life=replace(MINATAR_LIFE, environments=8, rollout=16),
     horizon=HorizonConfig(shortest=24, longest=24),
-    evolution=replace(_TA_LPO.evolution, sigma=0.1, sigma_floor=0.03),
+    evolution=replace(_TA_LPO.evolution, group=32, sigma=0.1, sigma_floor=0.03),
+    gradient=replace(_TA_LPO.gradient, agents_group=16),
 )
 
 PRESETS: dict[str, tuple[str, Config]] = {
@@ -903,9 +907,9 @@ def check(config: Config) -> None:
         shortest=h.shortest,
         longest=h.longest,
         pairs=e.pairs,
-        group=e.group,
+        group=e.group or None,
         agents=g.agents,
-        agents_group=g.agents_group,
+        agents_group=g.agents_group or None,
         buffer=c.buffer,
         antagonists=c.antagonists,
     )
@@ -921,12 +925,12 @@ def check(config: Config) -> None:
         raise ConfigError(f"log_ends must be two rising numbers above 0, not {ends}")
     if h.longest < h.shortest:
         raise ConfigError(f"longest horizon {h.longest} is below the shortest, {h.shortest}")
-    if e.group % 2 or (2 * e.pairs) % e.group:
+    if e.group and (e.group % 2 or (2 * e.pairs) % e.group):
         problem = "must be even (whole pairs)"
         if e.group % 2 == 0:
             problem = f"does not divide the population {2 * e.pairs}"
         raise ConfigError(f"group {e.group} {problem}: try {_nearest_group(e.pairs, e.group)}")
-    if config.estimator == "gradient" and g.agents % g.agents_group:
+    if config.estimator == "gradient" and g.agents_group and g.agents % g.agents_group:
         fits = min(_divisors(g.agents), key=lambda d: abs(d - g.agents_group))
         raise ConfigError(
             f"agents_group {g.agents_group} does not divide {g.agents} agents: try {fits}"
@@ -1110,10 +1114,37 @@ def tasks(config: Config) -> int:
 
 
 def population(config: Config) -> tuple[int, int]:
-    """Lives of a generation, and how many of them are computed together."""
+    """Lives of a generation, and how many of them are computed together (0: left open)."""
     if config.estimator == "gradient":
         return config.gradient.agents, config.gradient.agents_group
     return 2 * config.evolution.pairs, config.evolution.group
+
+
+def settled(config: Config, most: int) -> Config:
+    """The same search with the lives of a group filled in where they are left open.
+
+    Args:
+      config: whatever its group.
+      most: lives of a group at most; at least a pair.
+
+    Returns:
+      With the largest group up to ``most`` that shares out the population evenly, of every kind of
+      environment where there are several.
+
+    Example:
+      >>> settled(preset("ta-lpg"), 128).evolution.group
+      128
+    """
+    e, g = config.evolution, config.gradient
+    share, rest = divmod(e.pairs, len(mixed(config.env)))
+    share = e.pairs if rest else share
+    pairs = max(d for d in _divisors(share) if d <= max(1, most // 2))
+    agents = max(d for d in _divisors(g.agents) if d <= max(1, most))
+    return dataclasses.replace(
+        config,
+        evolution=dataclasses.replace(e, group=e.group or 2 * pairs),
+        gradient=dataclasses.replace(g, agents_group=g.agents_group or agents),
+    )
 
 
 def _nearest_group(pairs: int, group: int) -> int:

@@ -20,10 +20,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from discovery.config import AgentConfig, Config, ConfigError, LifeConfig, check, check_sizes, mixed
+from discovery.config import (
+    AgentConfig,
+    Config,
+    ConfigError,
+    LifeConfig,
+    check,
+    check_sizes,
+    mixed,
+    population,
+    settled,
+)
 from discovery.evaluation import table
 from discovery.inner.build import make_environment, make_hyper, make_objective, make_world, static
-from discovery.inner.cohort import Cohort, make_cohort
+from discovery.inner.cohort import Cohort, make_cohort, preferred
 from discovery.inner.lifetime import Measure, World
 from discovery.outer.scoring import validation_lives
 from discovery.outer.search import root_key
@@ -78,6 +88,7 @@ def returns(config: Config, thetas: Theta, stream: str) -> Float[np.ndarray, " D
     Returns:
       ``[D]``; minus infinity where an agent is not finite.
     """
+    config = settled(config, preferred(population(config)[0]))
     objective: Any = make_objective(config.objective, config.agent)
     world = _world(objective, config.env, static(config.agent), config.life)
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
@@ -203,10 +214,10 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = say) -> Tuned | No
     theta = jax.tree.map(jnp.asarray, theta)
     _write(folder, config, objective, theta, by, scores, drawn, thetas)
     hyper = make_hyper(objective, config.agent)
-    for name, settled in objective.settled(theta, hyper).items():
+    for name, shaped in objective.settled(theta, hyper).items():
         report(
-            f"  {name}: {settled.start:.4g} at birth, {settled.end:.4g} at the end (N = 50), "
-            f"x {settled.per_octave:.3g} for twice the horizon"
+            f"  {name}: {shaped.start:.4g} at birth, {shaped.end:.4g} at the end (N = 50), "
+            f"x {shaped.per_octave:.3g} for twice the horizon"
         )
     told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     report(f"validation return: {told}; kept: {by}")

@@ -19,10 +19,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from discovery.config import AgentConfig, Config, ConfigError, HorizonConfig, LifeConfig
+from discovery.config import (
+    AgentConfig,
+    Config,
+    ConfigError,
+    HorizonConfig,
+    LifeConfig,
+    population,
+    settled,
+)
 from discovery.devices import home, put
 from discovery.inner.build import make_hyper, make_objective, make_world, static
-from discovery.inner.cohort import Candidate, Cohort, make_cohort
+from discovery.inner.cohort import Candidate, Cohort, make_cohort, preferred
 from discovery.inner.lifetime import POINTS, Task, World
 from discovery.outer.evolution import make_strategy, strongly_typed
 from discovery.outer.low_rank import check_products, factored
@@ -79,11 +87,13 @@ def make_search(config: Config) -> Search:
 
     Returns:
       Its functions. Calling them compiles; making them does not. Searches that differ in numbers
-      only (rates, sigma, seed, ...) share their programs.
+      only (rates, sigma, seed, ...) share their programs. Where the lives of a group are left open
+      they are those of :func:`discovery.inner.cohort.preferred`.
 
     Raises:
       ConfigError: the parts do not go together, or there is nothing to search over.
     """
+    config = settled(config, preferred(population(config)[0]))
     if config.estimator != "evolution":
         from discovery.outer.meta_gradient import make_gradient_search
         from discovery.outer.windows import make_window_search
@@ -99,9 +109,9 @@ def make_search(config: Config) -> Search:
     objective: Any = make_objective(config.objective, config.agent)
     like = shapes(objective, config)
     strategy = make_strategy(e, like)
-    agent, population = static(config.agent), 2 * e.pairs
+    agent, capacity = static(config.agent), 2 * e.pairs
     world, cohort = program(
-        objective, config.env, agent, config.life, strategy.candidate, e.group, population
+        objective, config.env, agent, config.life, strategy.candidate, e.group, capacity
     )
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
     check_products(config, world, strategy, like, hyper)

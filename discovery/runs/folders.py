@@ -14,6 +14,7 @@ import shlex
 import shutil
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,7 +249,7 @@ def reopen(
       ConfigError: another field differs, or there are fewer generations than there were.
     """
     saved = load_config(folder)
-    config = asked or saved
+    config = _as_settled(asked, saved) if asked else saved
     other = [name for name in differences(saved, config) if name != "generations"]
     if other:
         raise ConfigError(
@@ -270,6 +271,16 @@ def reopen(
         except OSError as error:
             raise ConfigError(f"cannot write {folder}: {error.strerror}") from None
     return Reopened(config, notes)
+
+
+def _as_settled(asked: Config, saved: Config) -> Config:
+    """What is asked for, its groups those that the run has chosen where they are left open."""
+    e, g = asked.evolution, asked.gradient
+    return replace(
+        asked,
+        evolution=replace(e, group=e.group or saved.evolution.group),
+        gradient=replace(g, agents_group=g.agents_group or saved.gradient.agents_group),
+    )
 
 
 def differences(a: Config, b: Config) -> list[str]:

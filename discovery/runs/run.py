@@ -29,7 +29,7 @@ from discovery.config import Config, ConfigError, check, check_minutes, populati
 from discovery.runs import checkpoint, folders, logs
 from discovery.runs.chunk import numbers, reduced
 from discovery.runs.errors import REFUSALS, CheckpointError, Interrupted, RunError, first_line
-from discovery.runs.memory import needed
+from discovery.runs.memory import fitting, needed
 from discovery.runs.stop import REASONS, Stop, Stopped
 
 
@@ -307,12 +307,10 @@ class _Host:
     ) -> None:
         """Start JAX, make the search, and take the state from disk or from the configuration."""
         lives, together = population(self.config)
-        groups = max(1, lives // together)
-        if groups % devices.processes():
-            raise ConfigError(
-                f"{groups} groups of lives do not spread evenly over {devices.processes()} "
-                f"processes: lower {self._group()}, or start another number of processes"
-            )
+        # Where a group is left open, enough devices are started for the smallest.
+        groups = max(1, lives // (together or 2))
+        if together:
+            self._check_spread(groups)
         devices.start(count, most=groups, cache=cache)
         import jax  # only now: the folder says how to begin again
 
@@ -328,8 +326,8 @@ class _Host:
     ) -> None:
         from discovery.outer.evolution import strongly_typed
 
-        self.search = make(self.config)
         with self.screen.working("preparing"):
+            self._make(make)
             self.state = strongly_typed(self.search.init())
         found = None
         if self.resumed:
@@ -360,6 +358,27 @@ class _Host:
         for row in logs.read(path)[-1:]:
             self.score = row.get("validation")
         self.sinks.append(logs.Journal(path))
+
+    def _check_spread(self, groups: int) -> None:
+        if groups % devices.processes():
+            raise ConfigError(
+                f"{groups} groups of lives do not spread evenly over {devices.processes()} "
+                f"processes: lower {self._group()}, or start another number of processes"
+            )
+
+    def _make(self, make: Callable[[Config], Any]) -> None:
+        """The search, its groups chosen and written down where they are left open."""
+        asked, (lives, left) = self.config, population(self.config)
+        self.config, self.search = fitting(asked, make, devices.memory())
+        if self.config == asked:
+            return
+        group = population(self.config)[1]
+        if not left:
+            self._check_spread(max(1, lives // group))
+        if self.first:
+            folders.write_json(self.where / folders.CONFIG, to_dict(self.config))
+        if not left:
+            self.screen.line(f"{group} of {lives} lives together")
 
     def _restore(self, abstract: Any, generation: int | None) -> checkpoint.Restored | None:
         store = self.where / folders.CHECKPOINTS

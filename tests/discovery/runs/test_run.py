@@ -601,6 +601,44 @@ def test_memory_is_compared_before_anything_runs(
     assert "about 2 MiB needed" in told  # of two virtual devices
 
 
+@pytest.mark.parametrize(("free", "group"), [(2**40, 16), (100, 4), (50, 2)])
+def test_a_group_that_is_left_open_is_what_memory_holds(
+    tmp_path: Path,
+    config: Config,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    group: int,
+) -> None:
+    """A life takes 10 bytes on each of two devices, of which 90 % may be taken."""
+    made = []
+
+    def needing(config: Config) -> Any:
+        made.append(config.evolution.group)
+
+        class Search:
+            def __getattr__(self, name: str) -> Any:
+                if name == "memory":
+                    return lambda state: 10 * config.evolution.group
+                return getattr(make(config), name)
+
+        return Search()
+
+    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(free, shared=True))
+    asked = replace(config, evolution=replace(config.evolution, group=0))
+    folder = tmp_path / "run"
+    told = lines_of(
+        lambda console: evolve(asked, folder, make=needing, console=console, max_minutes=1e-9)
+    )
+    assert made[-1] == group
+    assert f"{group} of 16 lives together" in told
+    assert folders.load_config(folder).evolution.group == group
+    # Resumed with the same words, a run keeps what it has chosen.
+    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(2**40, shared=True))
+    run = evolve(asked, resume=folder, quiet=True, make=needing)
+    assert made[-1] == run.config.evolution.group == group
+
+
 def test_disk_full(
     tmp_path: Path, config: Config, make: Make, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
