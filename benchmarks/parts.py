@@ -405,7 +405,6 @@ def around_agents(
     Returns:
       The window less its forward parts, and what is done on the host.
     """
-    import jax
     import jax.numpy as jnp
 
     from discovery.inner.build import static
