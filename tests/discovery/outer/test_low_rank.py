@@ -2,9 +2,14 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable
+import io
+import json
+import os
+import signal
+from collections.abc import Callable, Generator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,11 +18,25 @@ import numpy as np
 import optax
 import pytest
 from jaxtyping import Array
+from rich.console import Console
+from safetensors.numpy import load_file
 
-from discovery.config import Config, ConfigError, EvolutionConfig, check, preset
+from discovery import cli
+from discovery.config import (
+    AgentConfig,
+    Config,
+    ConfigError,
+    EvolutionConfig,
+    WindowConfig,
+    check,
+    preset,
+    to_json,
+)
 from discovery.devices import home, put
-from discovery.inner.cohort import bytes_of, population_mesh
-from discovery.inner.lifetime import live
+from discovery.evaluation.horizons import evaluate
+from discovery.inner.cohort import Lives, bytes_of, population_mesh
+from discovery.inner.lifetime import Outcome, live
+from discovery.outer import autopsy, several
 from discovery.outer import search as module
 from discovery.outer.evolution import (
     Source,
@@ -29,10 +48,15 @@ from discovery.outer.evolution import (
     perturbed_by,
 )
 from discovery.outer.low_rank import Factors, check_products, factored, whole
-from discovery.outer.scoring import measure
+from discovery.outer.scoring import fitness, lived, measure
 from discovery.outer.search import Search, SearchState, draw, make_search
+from discovery.outer.shaping import SHAPINGS
 from discovery.outer.tasks import paired_lives
+from discovery.requests import EvaluateConfig
+from discovery.runs import ending, folders, logs
+from discovery.runs.run import evolve
 from learned_objectives.base import Perturbed, dense
+from learned_objectives.library import load
 from learned_objectives.lpg import LPG
 
 TARGET = {
@@ -129,6 +153,37 @@ def test_a_population_shares_the_product_with_the_mean() -> None:
     z = [dense_noise(source.key, pair, 1, source.mean)["w"] for pair in range(6)]
     expected = [one @ (1 + 0.1 * z) for one, z in zip(x, z, strict=True)]
     np.testing.assert_allclose(jax.vmap(said)(pairs, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def products(jaxpr: Any) -> Generator[tuple[tuple[int, ...], bool]]:
+    """Shapes of the second factors of a traced program, and whether they have an axis of lives."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            batch = equation.params["dimension_numbers"][1]
+            yield equation.invars[1].aval.shape, batch != ((), ())
+        for part in jax.tree.leaves([*equation.params.values()], is_leaf=lambda x: x is None):
+            if hasattr(inner := getattr(part, "jaxpr", part), "eqns"):
+                yield from products(inner)
+
+
+def test_a_group_of_lives_shares_the_products_with_the_mean(searched: Any, low: Config) -> None:
+    """Through the loops of a whole life and of its recurrent cell."""
+    search, states, _ = searched
+    source, lives = noise_of(search, states[2]), lives_of(search, states[2], low)
+    group = jax.tree.map(lambda leaf: leaf[: low.evolution.group], lives)
+
+    def lived_together(source: Source, group: Lives) -> Any:
+        def one(life: Lives) -> Any:
+            theta = search.cohort.candidate(source, life.id, life.sign)
+            return live(search.world, theta, search.hyper, life.task, life.key, measure("final"))
+
+        return jax.vmap(one)(group)
+
+    seen = set(products(jax.make_jaxpr(lived_together)(source, group).jaxpr))
+    matrices = {leaf.shape for leaf in jax.tree.leaves(source.mean) if factored(leaf, 1)}
+    assert len(matrices) == 3
+    assert {(shape, False) for shape in matrices} <= seen
+    assert not {((8, *shape), True) for shape in matrices} & seen
 
 
 # --- the update -------------------------------------------------------------------------------
@@ -239,14 +294,22 @@ def test_a_search_does_not_depend_on_devices(
     assert content(state.strategy) == content(searched[1][2].strategy)
 
 
+def noise_of(search: Search, state: SearchState) -> Source:
+    """Candidates of the generation after a state."""
+    key = jax.random.split(jax.random.fold_in(state.key, state.generation), 4)[0]
+    return Source(search.theta(state), jnp.float32(0.5), key)
+
+
+def lives_of(search: Search, state: SearchState, config: Config) -> Lives:
+    """What is lived in that generation."""
+    sample, pairs = search.world.env.sample_level, config.evolution.pairs
+    _, _, tasks, streams = draw(state.key, state.generation, sample, config.horizon, pairs)
+    return paired_lives(tasks, streams[0], True)
+
+
 def test_lives_are_those_under_the_dense_matrices(searched: Any, low: Config) -> None:
     search, states, _ = searched
-    e, env = low.evolution, search.world.env
-    state = states[1]._replace(strategy=states[2].strategy)
-    drawn = draw(state.key, state.generation, env.sample_level, low.horizon, e.pairs)
-    key, _, tasks, streams = drawn
-    source = Source(search.theta(state), jnp.float32(0.5), key)
-    lives = paired_lives(tasks, streams[0], True)
+    source, lives = noise_of(search, states[2]), lives_of(search, states[2], low)
     found = put(search.cohort.run(source, search.hyper, lives, measure("final")), home())
 
     @jax.jit
@@ -261,6 +324,231 @@ def test_lives_are_those_under_the_dense_matrices(searched: Any, low: Config) ->
         # along the life, loosely. An objective of other matrices is further off.
         expected = float(alone(jnp.int32(place)))
         assert float(found.metrics["entropy"][place]) == pytest.approx(expected, abs=1e-4)
+
+
+def of_noise(source: Source, weights: Array) -> Any:
+    """Sum of weights times the dense matrices of a search's noise, ``[M]``."""
+    total = jax.tree.map(jnp.zeros_like, source.mean)
+    for pair, weight in enumerate(weights):
+        z = dense_noise(source.key, pair, 1, source.mean)
+        total = jax.tree.map(lambda t, z, w=weight: t + w * z, total, z)
+    return total
+
+
+def test_a_candidate_whose_agent_breaks_loses(
+    searched: Any, low: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every agent on the far side of the mean is said to be not finite, whatever its return."""
+
+    def breaking(cohort: Any, source: Any, hyper: Any, lives: Lives, kind: str) -> Outcome:
+        outcome = lived(cohort, source, hyper, lives, kind)
+        return outcome._replace(finite=outcome.finite & (lives.sign < 0), final=outcome.final + 9)
+
+    monkeypatch.setattr(module, "lived", breaking)
+    search, states, _ = searched
+    after, metrics = make_search(low).step(states[0])
+    assert (metrics["nonfinite"], metrics["tied"]) == (16, 0)
+    # Each pair pulls towards -z, and Adam's first step is the rate.
+    pull = of_noise(noise_of(search, states[0]), -np.ones(16))
+    for moved, towards in zip(*map(jax.tree.leaves, (search.theta(after), pull)), strict=True):
+        np.testing.assert_allclose(moved, low.evolution.rate * np.sign(towards), rtol=1e-3)
+
+
+def test_groups_of_another_size_search_alike(searched: Any, low: Config) -> None:
+    search, states, _ = searched
+    source = noise_of(search, states[2])
+    pair, sign = jnp.repeat(jnp.arange(16, dtype=jnp.int32), 2), jnp.tile(SIGNS, 16)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def candidates(group: int) -> Any:
+        one = lambda who: jax.tree.leaves(search.cohort.candidate(source, *who))  # noqa: E731
+        return jax.lax.map(one, (pair, sign), batch_size=group)
+
+    assert content(candidates(8)) == content(candidates(4)) == content(candidates(1))
+    other = make_search(replace(low, evolution=replace(low.evolution, group=4)))
+    scores = [
+        fitness(
+            lived(each.cohort, source, search.hyper, lives_of(search, states[2], low), "final"),
+            "final",
+        )
+        for each in (search, other)
+    ]
+    assert np.isfinite(scores).all()
+    # Rounding may flip a sampled action of a life, after which it is another.
+    assert np.isclose(*scores, rtol=1e-4, atol=1e-5).mean() >= 0.9
+
+
+def test_behind_a_closed_gate_the_clock_changes_nothing(
+    searched: Any, low: Config, tmp_path: Path
+) -> None:
+    search, states, _ = searched
+    twin = make_search(replace(low, objective=replace(low.objective, clock_gate=0.0)))
+    assert (twin.hyper.clock_gate, search.hyper.clock_gate) == (0, 1)
+    plain = noise_of(search, states[2])
+    louder = np.array(plain.mean["cell"]["wx"])
+    louder[-2:] += 3.0
+    cell = {**plain.mean["cell"], "wx": jnp.asarray(louder)}
+    noisy = plain._replace(mean={**plain.mean, "cell": cell})
+    lives = lives_of(search, states[2], low)
+
+    def scores(of: Search, source: Source) -> list[bytes]:
+        return content(fitness(lived(of.cohort, source, of.hyper, lives, "area"), "area"))
+
+    assert scores(twin, plain) == scores(twin, noisy)
+    assert scores(search, plain) != scores(search, noisy)
+    theta = jax.device_get(twin.theta(states[2]))
+    ending.write_card(
+        tmp_path,
+        replace(low, objective=replace(low.objective, clock_gate=0.0)),
+        twin.objective,
+        theta,
+    )
+    saved = load(tmp_path)
+    assert saved.objective.clock == "none"
+    np.testing.assert_array_equal(saved.theta["cell"]["wx"], theta["cell"]["wx"][:-2])
+
+
+def test_a_generation_of_two_kinds_of_environments(
+    low: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the first kind the program is that of the search in one environment.
+    evolution = replace(low.evolution, pairs=32)
+    config = replace(low, env=f"{low.env},small", evolution=evolution)
+    seen: list[tuple[Array, Array]] = []
+
+    def spied(*arguments: Any) -> Outcome:
+        outcome = lived(*arguments)
+        seen.append((arguments[3].id, fitness(outcome, "final")))
+        return outcome
+
+    monkeypatch.setattr(several, "lived", spied)
+    search = make_search(config)
+    before = search.init()
+    after, metrics = search.step(before)
+    assert all(np.isfinite(float(number)) for number in metrics.values())
+    assert [ids[::2].tolist() for ids, _ in seen] == [[*range(16)], [*range(16, 32)]]
+    weights = jnp.concatenate(
+        [SHAPINGS["pair"](s.reshape(-1, 2), jnp.ones(16, int)) for _, s in seen]
+    )
+    # The first step of Adam goes by the signs of the sum over all pairs of both kinds.
+    slope = of_noise(noise_of(search, before), weights[:, 0] - weights[:, 1])
+    for new, towards in zip(*map(jax.tree.leaves, (search.theta(after), slope)), strict=True):
+        clear = np.abs(towards) > 1e-4
+        assert clear.any()
+        assert (np.sign(new)[clear] == np.sign(towards)[clear]).all()
+
+
+# --- a run ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Generator[None]:
+    """Learning curves take longer than all else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ending, "write_figure", lambda where, _: where / "figures" / "learning.png")
+        yield
+
+
+def run_of(low: Config, estimator: Any) -> Config:
+    """Four generations, saved after every second."""
+    return replace(
+        low,
+        estimator=estimator,
+        window=WindowConfig(window=2),
+        generations=4,
+        log_every=2,
+        checkpoint_every=2,
+    )
+
+
+@pytest.fixture(scope="module", params=["evolution", "windows"])
+def ran(
+    request: pytest.FixtureRequest,
+    low: Config,
+    tmp_path_factory: pytest.TempPathFactory,
+    undrawn: None,
+) -> Path:
+    """An undisturbed run of each estimator that has noise."""
+    folder = tmp_path_factory.mktemp("ran") / "run"
+    evolve(run_of(low, request.param), folder, quiet=True)
+    return folder
+
+
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    rows = logs.read(folder / folders.METRICS)
+    return [{k: v for k, v in row.items() if k not in logs.TIMES} for row in rows]
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(ran: Path, tmp_path: Path) -> None:
+    config = folders.load_config(ran)
+    assert config.evolution.rank == 1
+    search, folder = make_search(config), tmp_path / "run"
+
+    def step(state: SearchState) -> Any:
+        if state.generation == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return search.step(state)
+
+    stopped = evolve(config, folder, quiet=True, make=lambda _: search._replace(step=step))
+    assert stopped.stopped == "interrupt"
+    assert 2 <= stopped.generation < 4
+    evolve(resume=folder, quiet=True)
+    for name in ("objective.safetensors", "config.json"):
+        assert (folder / name).read_bytes() == (ran / name).read_bytes()
+    assert untimed(folder) == untimed(ran)
+    rows = untimed(ran)
+    assert all(np.isfinite(rows[-1][name]) for name in ("fitness", "validation"))
+    assert rows[0]["validation"] != rows[-1]["validation"], "it has moved"
+
+
+def test_a_run_is_done_again_with_its_rank(ran: Path, tmp_path: Path) -> None:
+    request = cli._parse_evolve(["--like", str(ran)])
+    assert request.config == folders.load_config(ran)
+    out = io.StringIO()
+    evolve(request.config, tmp_path / "run", like=ran, console=Console(file=out, width=400))
+    assert f"the same bytes as {ran}" in out.getvalue()
+
+
+def test_what_is_saved_is_plain_arrays_that_evaluate_reads(ran: Path, tmp_path: Path) -> None:
+    saved = load(ran)
+    expected = jax.eval_shape(saved.objective.init, jax.random.key(0))
+    assert jax.tree.map(np.shape, saved.theta) == jax.tree.map(lambda leaf: leaf.shape, expected)
+    assert saved.card["config"]["evolution"]["rank"] == 1
+    table = tmp_path / "scores.csv"
+    request = EvaluateConfig((str(ran),), "chain", horizons=(1,), levels=2, group=2, out=str(table))
+    rows = evaluate(request, lambda line: None)
+    assert np.isfinite([row.score for row in rows]).all() and len(rows) == 2
+
+
+def test_a_candidate_that_is_not_finite_is_kept_as_plain_arrays(
+    low: Config, tmp_path: Path, undrawn: None
+) -> None:
+    """Perturbations so large that some agents do not stay finite."""
+    agent = AgentConfig(policy_rate=1.0, clip=float("inf"))
+    wild = replace(
+        run_of(low, "evolution"),
+        generations=1,
+        log_every=1,
+        checkpoint_every=1,
+        agent=agent,
+        evolution=replace(low.evolution, sigma=2e19),
+    )
+    evolve(wild, tmp_path / "run", quiet=True, keep_nonfinite=True)
+    search = make_search(wild)
+    state = search.init()
+    found = autopsy.lost(search, state, 99)
+    lost = logs.read(tmp_path / "run" / folders.METRICS)[-1]["nonfinite"]
+    assert 0 < lost == len(found) < 32
+    kept = tmp_path / "run" / folders.NONFINITE / "1.safetensors"
+    arrays = load_file(kept)
+    assert list(json.loads(kept.with_suffix(".json").read_text())) == [o.name for o in found[:16]]
+    source = noise_of(search, state)._replace(sigma=jnp.float32(2e19))
+    for one in found[:16]:
+        pair, sign = jnp.int32(one.name[:-1]), jnp.float32({"+": 1, "-": -1}[one.name[-1]])
+        theta = whole(perturbed(source, pair, sign, rank=1))
+        for place, leaf in jax.tree_util.tree_flatten_with_path(theta)[0]:
+            at = jax.tree_util.keystr(place, simple=True, separator="/")
+            np.testing.assert_allclose(arrays[f"{one.name}/theta/{at}"], leaf, rtol=1e-5)
 
 
 # --- where it cannot be -----------------------------------------------------------------------
@@ -313,32 +601,33 @@ def test_a_rule_that_takes_matrices_otherwise_is_refused(searched: Any, low: Con
 # --- beside full noise ------------------------------------------------------------------------
 
 
-def test_the_benchmark_has_a_row_for_each_rank(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
     source = Path(__file__).parents[3] / "benchmarks" / "low_rank.py"
     spec = importlib.util.spec_from_file_location("benchmark_low_rank", source)
     assert spec and spec.loader
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    make_cohort, abreast = module.make_cohort, []
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
-    def spied(*sizes: Any) -> Any:
-        abreast.append(sizes[-1])
-        return make_cohort(*sizes)
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "make_cohort", spied)
-    monkeypatch.setattr(module, "program", functools.cache(module.program.__wrapped__))
-    sizes = "--preset smoke --generations 2 --levels 4 --seeds 1 --seed-first 7 --ranks 0 1"
-    benchmark.main([*sizes.split(), "--abreast", "2"])
-    assert abreast == [0, 2], "lives under full noise are computed as ever"
+def test_the_benchmark_has_a_row_for_each_rank(
+    benchmark: ModuleType,
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here, sizes = tmp_path / "here", tmp_path / "tiny.json"
+    sizes.write_text(to_json(tiny))
+    here.mkdir()
+    monkeypatch.chdir(here)
+    flags = "--generations 2 --levels 4 --seeds 1 --seed-first 7 --ranks 0 1"
+    benchmark.main(["--preset", str(sizes), *flags.split()])
     told = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("seed 7, rank 1, generation ") for line in told) == 2
     *_, titles, _, full, low = told
-    assert titles.startswith(
-        "| noise | score, generation 1 | minus the first | score, generation 2 "
-    )
+    assert titles.startswith("| noise | score, generation 1 | minus the first | score, gen")
     assert (full[:14], low[:10]) == ("| full noise |", "| rank 1 |")
     for row in (full, low):
         after_1, less_1, after_2, less_2, speed, ratio = row.split(" | ")[1:]
@@ -347,4 +636,22 @@ def test_the_benchmark_has_a_row_for_each_rank(
         assert float(speed.split()[0].replace(",", "")) > 0
         assert float(ratio.removesuffix(" |")) > 0
         assert row == low or scores[1] == scores[3] == 0
-    assert not list(tmp_path.iterdir()), "it writes nothing"
+    assert not list(here.iterdir()), "it writes nothing"
+
+
+def test_the_benchmark_says_how_many_lives_are_computed_at_once(
+    benchmark: ModuleType, low: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_cohort, told, plain = module.make_cohort, [], module.program
+
+    def spied(*sizes: Any) -> Any:
+        told.append(sizes[-1])
+        return make_cohort(*sizes)
+
+    monkeypatch.setattr(module, "make_cohort", spied)
+    monkeypatch.setattr(module, "program", functools.cache(plain.__wrapped__))
+    for abreast in (0, 2):
+        with benchmark.at_once(abreast):
+            make_search(low)
+    make_search(low)
+    assert told == [0, 2], "and as ever afterwards, by the program that is there"
