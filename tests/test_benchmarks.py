@@ -4,12 +4,16 @@ import functools
 import importlib.util
 import math
 from types import ModuleType
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 
 from discovery.outer.search import make_search
+from learned_objectives.lpg import LPG
 
 
 @functools.cache
@@ -85,3 +89,105 @@ def test_scaling_at_toy_sizes() -> None:
         for lines in map(str.splitlines, part.split("\n\n")):
             assert len({line.count("|") for line in lines}) == 1
     assert len(scaling.picture(found).axes) == 4
+
+
+# --- parts.py ---------------------------------------------------------------------------------
+
+
+def test_operations_and_bytes_by_hand() -> None:
+    """Of f32[2, 3] @ f32[3, 3] in loops, a look-up and a sum."""
+    count = benchmark("parts").count
+    x, w = jnp.ones((2, 3)), jnp.ones((3, 3))
+    product, read_and_made = 2 * 2 * 3 * 3, 4 * (6 + 9 + 6)
+
+    def scan(x: Array, w: Array) -> Any:
+        return jax.lax.scan(lambda x, y: (x @ w, y + 1), x, jnp.ones((5, 7)))
+
+    series = 2 * 4 * 5 * 7
+    found = count(jax.make_jaxpr(jax.jit(scan))(x, w))
+    assert found == (5 * (product + 7), 5 * (read_and_made + 2 * 4 * 6) + series)
+
+    def loop(x: Array, w: Array) -> Any:
+        return jax.lax.while_loop(lambda x: x[0, 0] < 9, lambda x: x @ w, x)
+
+    traced = jax.make_jaxpr(loop)(x, w)
+    assert count(traced, trips=4) == (4 * product, 4 * (read_and_made + 2 * 4 * 6))
+    with pytest.raises(ValueError, match="trips"):
+        count(traced)
+
+    def look_up(table: Array, rows: Array) -> Array:
+        return table.at[rows].get(mode="clip")
+
+    table, rows = jnp.ones((100, 8)), jnp.arange(3)
+    assert count(jax.make_jaxpr(look_up)(table, rows))[1] == 2 * 4 * 3 * 8
+    assert count(jax.make_jaxpr(jax.grad(lambda t: look_up(t, rows).sum()))(table))[1] >= 3200
+    assert count(jax.make_jaxpr(jnp.sum)(x)) == (6, 0)
+    assert count(jax.make_jaxpr(lambda i: i + 1)(rows)) == (0, 0)
+
+
+def rates_of(lines: list[str]) -> dict[str, list[str]]:
+    """Cells of a table by the name in its first column."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    assert len({len(row) for row in rows}) == 1
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+OF_ANY = {"birth", "environment", "agent, acting", "objective network", "updates", "the rest"}
+
+
+@pytest.mark.parametrize(
+    ("family", "strategy", "others"),
+    [
+        ("ta-lpg", "paired", {"evaluation", "evolution strategy: candidates"}),
+        pytest.param(
+            *("ta-lpo", "Open_ES", {"evaluation", "evolution strategy: tell"}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("meta", "paired", {"gradient and critics", "outer Adam"}), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_parts_at_toy_sizes(family: str, strategy: str, others: set[str]) -> None:
+    rows = rates_of(benchmark("parts").profile(family, strategy, 1, True))
+    assert rows.keys() >= OF_ANY | others
+    for name in ("environment", "updates", *others):
+        assert float(rows[name][0]) >= 0
+
+
+def test_strategies_at_toy_sizes() -> None:
+    rows = rates_of(benchmark("parts").strategies(["paired", "Open_ES"], 1, True))
+    assert rows.keys() == {"paired", "Open_ES"}
+    assert all(float(cell) > 0 for row in rows.values() for cell in row)
+
+
+# --- cell.py ----------------------------------------------------------------------------------
+
+
+def test_forms_of_the_cell_agree() -> None:
+    """With each other, and with the cell of the objective."""
+    cell = benchmark("cell")
+    size = cell.Size(candidates=4, updates=2, steps=5, environments=3, width=8)
+    found = {name: np.asarray(form()) for name, form in cell.forms(size).items()}
+    first = found["all candidates at once, float32"]
+    assert first.shape == (4, 2, 8)
+    for name, outputs in found.items():
+        # bfloat16 keeps 8 bits: products of numbers below 1 are off by about 2^-9 of theirs.
+        np.testing.assert_allclose(outputs, first, atol=1e-2 if "bfloat16" in name else 1e-6)
+        assert ("bfloat16" in name) == (not np.allclose(outputs, first, atol=1e-6))
+
+    one, order = cell.inputs(size)
+    one = jax.tree.map(lambda leaf: leaf[0], one)
+    # Its input product is by the identity; last step first, so the order is turned round.
+    theta = {"wx": jnp.eye(24), "bx": jnp.zeros(24), "wh": one.wh, "bh": one.bh}
+    steps = order[0][::-1]
+    hidden = LPG(width=8)._recur(theta, one.read[steps], one.carry_on[steps, :, 0] == 0)
+    np.testing.assert_allclose(hidden.mean(axis=(0, 1)), first[0, 0], atol=1e-6)
+
+
+def test_a_generation_beside_its_cell_at_toy_sizes() -> None:
+    cell = benchmark("cell")
+    speeds = cell.compare(cell.toy(), 2, 2)  # shares the generation of the family above
+    assert {len(found) for found in speeds.values()} == {2}
+    rows = rates_of(cell.table(speeds))
+    assert rows.keys() == speeds.keys() and rows[cell.GENERATION][-1] == "1.000 (1.000 - 1.000)"
