@@ -444,12 +444,13 @@ def tables(found: Found) -> str:
             ],
         ),
         table(
-            "a mix: horizons, lives, lives a group, devices | over the sum of its lives "
-            "| by arithmetic | seconds of lives of one horizon =",
+            "a mix: horizons, lives, lives a group, devices | seconds a generation "
+            "| over the sum of its lives | by arithmetic | seconds of lives of one horizon =",
             [
                 (
                     "N = {}-{}, ".format(*mix["horizons"])
                     + f"{mix['lives']}, {mix['group']}, {mix['devices']}",
+                    spread([row["seconds"] for row in mix["mixed"]]),
                     spread(over),
                     spread([row["bound"] for row in mix["mixed"]]),
                     f"{constant:.3f} + {1e6 * slope:.3g}e-6 x updates",
@@ -567,12 +568,13 @@ def _memory(axes: Axes, found: Found) -> None:
             taken / MIB,
             color=COLOURS[number],
             marker=MARKERS[number],
+            markersize=7 - number,  # two that are the same stay seen
             label=name,
         )
     axes.set_ylabel("memory (MiB)")
     axes.set_xlabel("times the smallest size")
     _ticks(axes, sorted(times))
-    axes.legend(loc="best")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.93))
 
 
 def _ticks(axes: Axes, places: Sequence[float] | np.ndarray) -> None:
