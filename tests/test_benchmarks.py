@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import math
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from discovery.config import ObjectiveConfig, preset
 from discovery.outer.search import make_search
 from learned_objectives.lpg import LPG
 
@@ -66,7 +68,10 @@ def test_fits_find_what_was_put_in() -> None:
 
 def test_scaling_at_toy_sizes() -> None:
     scaling = benchmark("scaling")
-    sizes = scaling.quick()
+    # A rule and an environment of which programs are soon compiled.
+    rule = "tests/data/own_objective.py:Reinforce"
+    mix = replace(preset("smoke"), env="chain", objective=ObjectiveConfig(rule=rule))
+    sizes = scaling.quick(mix)
     found = scaling.measure(sizes)
     for axis, rows in found["axes"].items():
         assert math.isfinite(scaling.fit(axis, rows).exponent)
