@@ -63,7 +63,7 @@ def case(family: str, strategy: str, quick: bool) -> Config:
     else:
         config, pairs = preset("smoke" if quick else "ta-lpg"), 4
     length = 2 if quick else 20 if family == "ta-lpo" else 50
-    agents = 4 if quick else config.gradient.agents_group
+    agents = 4 if quick else 16
     config = replace(
         config,
         estimator="gradient" if family == "meta" else "evolution",
@@ -509,7 +509,7 @@ def strategies(names: Sequence[str], repeats: int, quick: bool) -> list[str]:
     from learned_objectives.base import count_parameters
 
     config = preset("smoke" if quick else "ta-lpg")
-    e = config.evolution
+    e = replace(config.evolution, group=16)
     like = shapes(make_objective(config.objective, config.agent), config)
     pairs = jnp.repeat(jnp.arange(e.pairs), 2).reshape(-1, e.group)
     signs = jnp.tile(jnp.array([1.0, -1.0]), e.pairs).reshape(-1, e.group)
