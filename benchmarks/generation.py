@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from discovery import devices
-from discovery.config import Config, HorizonConfig, population, preset
+from discovery.config import Config, HorizonConfig, population, preset, settled
 
 PUBLIC = 2800
 """Environment steps a second of the papers' public code on such a machine: see README.md."""
@@ -58,6 +58,7 @@ def measure(config: Config, repeats: int) -> dict[str, Any]:
     devices.start()
     import jax
 
+    from discovery.inner.cohort import preferred
     from discovery.outer.search import make_search
 
     search = make_search(config)
@@ -77,7 +78,7 @@ def measure(config: Config, repeats: int) -> dict[str, Any]:
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
         "lives": population(config)[0],
-        "group": population(config)[1],
+        "group": population(settled(config, preferred(population(config)[0])))[1],
         "width": config.objective.width,
         "horizons": [config.horizon.shortest, config.horizon.longest],
         "compile_seconds": round(first - median(seconds), 1),

@@ -289,8 +289,10 @@ def bound(horizons: np.ndarray, group: int, count: int) -> np.ndarray:
     lives = np.repeat(np.sort(horizons, axis=-1), 2, axis=-1)
     longest = lives.reshape(*lives.shape[:-1], -1, group).max(axis=-1)
     used = largest_divisor(longest.shape[-1], count)
-    # Groups are dealt in turn: group i to device i mod D.
-    shares = longest.reshape(*longest.shape[:-1], -1, used).sum(axis=-2)
+    # Groups are dealt in turn, to the devices 0 to D - 1 and back.
+    rounds = longest.reshape(*longest.shape[:-1], -1, used)
+    rounds[..., 1::2, :] = rounds[..., 1::2, ::-1].copy()
+    shares = rounds.sum(axis=-2)
     return count * group * shares.max(axis=-1) / lives.sum(axis=-1)
 
 

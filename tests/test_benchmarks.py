@@ -37,7 +37,7 @@ def benchmark(name: str) -> ModuleType:
         (2, 1, 2 * (1 + 2 + 4 + 9)),
         (4, 1, 4 * (2 + 9)),
         (8, 1, 8 * 9),
-        (2, 2, 2 * 2 * (2 + 9)),  # 1 and 4 on the other device
+        (2, 2, 2 * 2 * (1 + 9)),  # 2 and 4 on the other device
         (4, 2, 2 * 4 * 9),
         (8, 2, 2 * 8 * 9),  # one group keeps one device busy
     ],
@@ -196,3 +196,34 @@ def test_a_generation_beside_its_cell_at_toy_sizes() -> None:
     assert {len(found) for found in speeds.values()} == {2}
     rows = rates_of(cell.table(speeds))
     assert rows.keys() == speeds.keys() and rows[cell.GENERATION][-1] == "1.000 (1.000 - 1.000)"
+
+
+# --- levers.py --------------------------------------------------------------------------------
+
+EXACT = ("groups of similar horizon", "evaluation stops with its episodes", "one device a core")
+"""Levers that change nothing but where and how long something is computed."""
+
+
+def test_levers_of_the_same_arithmetic_are_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend("benchmarks")
+    levers = benchmark("levers")
+    chosen = [lever for lever in levers.LEVERS if lever.name in EXACT]
+    assert len(chosen) == len(EXACT)
+    found = levers.measure_levers(levers.case("cpu", quick=True), 1, chosen)
+    assert [one.apart for one in found] == [0, 0, 0]
+    assert all(ratio > 0 for one in found for ratio in one.ratios)
+    assert len(levers.table(found)) == 2 + len(EXACT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["cpu", "ppo"])
+def test_every_lever_agrees(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lives of a few updates, where no rounding has turned an action yet."""
+    monkeypatch.syspath_prepend("benchmarks")
+    levers = benchmark("levers")
+    for one in levers.measure_levers(levers.case(case, quick=True), 1, levers.LEVERS):
+        if one.lever.exact:
+            assert one.apart <= (0.1 if "bfloat16" in one.lever.name else 1e-5), one.lever.name
+        assert abs(one.means[0] - one.means[1]) < 0.5

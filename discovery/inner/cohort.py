@@ -171,6 +171,7 @@ def make_cohort(
 
     at_once = abreast or fastest(world, group)
 
+    @jax.jit  # its shapes are asked for before it is run: traced once for both
     def together(source: PyTree, hyper: Any, measure: Measure, mine: Lives) -> Outcome:
         """A group of lives, ``[group]``."""
 
@@ -205,16 +206,24 @@ def make_cohort(
         check_vma=False,
     )
 
+    def turned(rounds: Array) -> Array:
+        """Every second round of ``[rounds, D, ...]`` the other way round; its own inverse."""
+        return rounds.at[1::2].set(rounds[1::2, ::-1])
+
     def deal(leaf: Array) -> Array:
-        """``[L] -> [groups, group]``, group i to device i mod D."""
+        """``[L] -> [groups, group]``, to devices in turn: 0 to D - 1, then back.
+
+        Groups rise in length: in one direction only, the last device would get the longest of
+        every round.
+        """
         shape = leaf.shape[1:]
-        leaf = leaf.reshape(per_device, mesh.size, group, *shape)
+        leaf = turned(leaf.reshape(per_device, mesh.size, group, *shape))
         return jnp.swapaxes(leaf, 0, 1).reshape(groups, group, *shape)
 
     def gather(leaf: Array) -> Array:
         shape = leaf.shape[2:]
         leaf = leaf.reshape(mesh.size, per_device, group, *shape)
-        return jnp.swapaxes(leaf, 0, 1).reshape(capacity, *shape)
+        return turned(jnp.swapaxes(leaf, 0, 1)).reshape(capacity, *shape)
 
     @jax.jit
     def program(

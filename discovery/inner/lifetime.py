@@ -214,15 +214,21 @@ def live(
     """
     birth_key, score_key = jax.random.split(key)
     life = birth(world, theta, hyper, task, birth_key)
+
+    @jax.jit  # its shapes are asked for before it is run: traced once for both
+    def grown(theta: PyTree, hyper: Any, task: Task, life: Life) -> tuple[Life, Any]:
+        life, _, report = grow(world, theta, hyper, task, life)
+        return life, report.metrics
+
     zero = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(lambda: grow(world, theta, hyper, task, life)[2].metrics),
+        jax.eval_shape(grown, theta, hyper, task, life)[1],
     )
 
     def update(carry: tuple[Life, Any]) -> tuple[Life, Any]:
         life, sums = carry
-        life, _, report = grow(world, theta, hyper, task, life)
-        return life, jax.tree.map(jnp.add, sums, report.metrics)
+        life, metrics = grown(theta, hyper, task, life)
+        return life, jax.tree.map(jnp.add, sums, metrics)
 
     network = world.network
     if world.env.spec.num_actions is not None:
