@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 from discovery import devices
-from discovery.config import Config, HorizonConfig, population, preset, settled
+from discovery.config import Config, HorizonConfig, population, preset
 
 PUBLIC = 2800
 """Environment steps a second of the papers' public code on such a machine: see README.md."""
@@ -58,7 +58,7 @@ def measure(config: Config, repeats: int) -> dict[str, Any]:
     devices.start()
     import jax
 
-    from discovery.inner.cohort import preferred
+    from discovery.outer.grouping import grouped
     from discovery.outer.search import make_search
 
     search = make_search(config)
@@ -78,7 +78,7 @@ def measure(config: Config, repeats: int) -> dict[str, Any]:
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
         "lives": population(config)[0],
-        "group": population(settled(config, preferred(population(config)[0])))[1],
+        "group": population(grouped(config))[1],
         "width": config.objective.width,
         "horizons": [config.horizon.shortest, config.horizon.longest],
         "compile_seconds": round(first - median(seconds), 1),

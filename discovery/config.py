@@ -181,7 +181,7 @@ class EvolutionConfig:
     """Antithetic pairs M; the population is 2 M."""
     group: int = 16
     """Lives computed together, even; groups share one length. More: faster on an accelerator, more
-    memory. 0: chosen when a run begins, and written down (:func:`settled`)."""
+    memory. 0: chosen when a run begins, and written down (``outer/grouping.py``)."""
     rank: int = 0
     """Perturb matrices by products of this rank, so that all candidates share one large product
     (strategy ``paired``); 0 for full noise."""
@@ -238,8 +238,7 @@ class GradientConfig:
     agents: int = 512
     """Agents that live on from step to step, each on a task of its own."""
     agents_group: int = 16
-    """Agents differentiated together. More: faster on an accelerator, more memory. 0: chosen when a
-    run begins."""
+    """Agents differentiated together. More: faster, more memory."""
     meta_rate: float = 1e-4
     """Learning rate of the outer Adam."""
     meta_beta1: float = 0.9
@@ -533,7 +532,7 @@ _TA_LPG = Config(
     window=WindowConfig(window=5, score="along", vote="window"),
     gradient=GradientConfig(
         agents=512,
-        agents_group=0,
+        agents_group=16,
         meta_rate=1e-4,
         meta_beta1=0.9,
         meta_beta2=0.999,
@@ -568,8 +567,7 @@ _TA_LPG_CPU = replace(
     objective=replace(_TA_LPG.objective, width=32),
     life=replace(_TA_LPG.life, environments=16, evaluation_environments=16),
     horizon=HorizonConfig(shortest=5, longest=100),
-    evolution=replace(_TA_LPG.evolution, pairs=64, group=16, sigma=0.2, rate=0.02),
-    gradient=replace(_TA_LPG.gradient, agents_group=16),
+    evolution=replace(_TA_LPG.evolution, pairs=64, group=4, sigma=0.2, rate=0.02),
     # The best of 100 log-uniform draws on 64 validation levels at N = 5, 10, 25, 50, 100.
     rival=RivalConfig(a2c_policy_rate=140.0, a2c_value_rate=0.21),
 )
@@ -583,6 +581,7 @@ _QUICKSTART = replace(
     objective=replace(_TA_LPG.objective, width=16),
     life=replace(_TA_LPG.life, environments=8, evaluation_environments=16),
     horizon=HorizonConfig(shortest=5, longest=80),
+    evolution=replace(_TA_LPG_CPU.evolution, group=16),
     # The best of 120 log-uniform draws on 64 validation levels at N = 5, 10, 20, 40, 80.
     rival=RivalConfig(a2c_policy_rate=90.0, a2c_value_rate=0.22),
 )
@@ -707,7 +706,6 @@ _TA_LPO_CPU = replace(
     life=replace(MINATAR_LIFE, environments=8, rollout=16),
     horizon=HorizonConfig(shortest=24, longest=24),
     evolution=replace(_TA_LPO.evolution, group=32, sigma=0.1, sigma_floor=0.03),
-    gradient=replace(_TA_LPO.gradient, agents_group=16),
 )
 
 PRESETS: dict[str, tuple[str, Config]] = {
@@ -909,7 +907,7 @@ def check(config: Config) -> None:
         pairs=e.pairs,
         group=e.group or None,
         agents=g.agents,
-        agents_group=g.agents_group or None,
+        agents_group=g.agents_group,
         buffer=c.buffer,
         antagonists=c.antagonists,
     )
@@ -930,7 +928,7 @@ def check(config: Config) -> None:
         if e.group % 2 == 0:
             problem = f"does not divide the population {2 * e.pairs}"
         raise ConfigError(f"group {e.group} {problem}: try {_nearest_group(e.pairs, e.group)}")
-    if config.estimator == "gradient" and g.agents_group and g.agents % g.agents_group:
+    if config.estimator == "gradient" and g.agents % g.agents_group:
         fits = min(_divisors(g.agents), key=lambda d: abs(d - g.agents_group))
         raise ConfigError(
             f"agents_group {g.agents_group} does not divide {g.agents} agents: try {fits}"
@@ -1118,33 +1116,6 @@ def population(config: Config) -> tuple[int, int]:
     if config.estimator == "gradient":
         return config.gradient.agents, config.gradient.agents_group
     return 2 * config.evolution.pairs, config.evolution.group
-
-
-def settled(config: Config, most: int) -> Config:
-    """The same search with the lives of a group filled in where they are left open.
-
-    Args:
-      config: whatever its group.
-      most: lives of a group at most; at least a pair.
-
-    Returns:
-      With the largest group up to ``most`` that shares out the population evenly, of every kind of
-      environment where there are several.
-
-    Example:
-      >>> settled(preset("ta-lpg"), 128).evolution.group
-      128
-    """
-    e, g = config.evolution, config.gradient
-    share, rest = divmod(e.pairs, len(mixed(config.env)))
-    share = e.pairs if rest else share
-    pairs = max(d for d in _divisors(share) if d <= max(1, most // 2))
-    agents = max(d for d in _divisors(g.agents) if d <= max(1, most))
-    return dataclasses.replace(
-        config,
-        evolution=dataclasses.replace(e, group=e.group or 2 * pairs),
-        gradient=dataclasses.replace(g, agents_group=g.agents_group or agents),
-    )
 
 
 def _nearest_group(pairs: int, group: int) -> int:

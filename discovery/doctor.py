@@ -58,15 +58,16 @@ def examine(config: Config | None, count: int | None, say: Callable[[str], None]
 
 
 def _estimate(config: Config, free: devices.Memory, say: Callable[[str], None]) -> None:
-    from discovery.config import check
+    from discovery.config import check, population
     from discovery.outer.search import make_search
-    from discovery.runs.memory import needed
+    from discovery.runs.memory import fitting, needed
 
     check(config)
-    search = make_search(config)
+    config, search = fitting(config, make_search, free)
     if getattr(search, "memory", None) is None:
         say(f"  {'memory needed':<18} this search cannot tell")
         return
     say(f"  {'preset':<18} {config.preset}: compiling ...")
     need = needed(search, search.init(), free)
-    say(f"  {'memory needed':<18} {devices.gibibytes(need)}")
+    together = population(config)[1]
+    say(f"  {'memory needed':<18} {devices.gibibytes(need)}, {together} lives together")

@@ -28,12 +28,10 @@ from discovery.config import (
     check,
     check_sizes,
     mixed,
-    population,
-    settled,
 )
 from discovery.evaluation import table
 from discovery.inner.build import make_environment, make_hyper, make_objective, make_world, static
-from discovery.inner.cohort import Cohort, make_cohort, preferred
+from discovery.inner.cohort import Cohort, make_cohort
 from discovery.inner.lifetime import Measure, World
 from discovery.outer.scoring import validation_lives
 from discovery.outer.search import root_key
@@ -88,7 +86,6 @@ def returns(config: Config, thetas: Theta, stream: str) -> Float[np.ndarray, " D
     Returns:
       ``[D]``; minus infinity where an agent is not finite.
     """
-    config = settled(config, preferred(population(config)[0]))
     objective: Any = make_objective(config.objective, config.agent)
     world = _world(objective, config.env, static(config.agent), config.life)
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
@@ -205,6 +202,7 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = say) -> Tuned | No
     if searched is None:
         report("stopped before the draws; the same command goes on")
         return None
+    config = folders.load_config(folder / SEARCH)  # its groups are chosen
     report(f"2. {request.draws} draws on {config.validation_levels} validation tasks")
     best, scores, drawn = choose(config, searched, thetas)
     # Equally good: the reference, which is what anybody has without tuning.
@@ -214,10 +212,10 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = say) -> Tuned | No
     theta = jax.tree.map(jnp.asarray, theta)
     _write(folder, config, objective, theta, by, scores, drawn, thetas)
     hyper = make_hyper(objective, config.agent)
-    for name, shaped in objective.settled(theta, hyper).items():
+    for name, settled in objective.settled(theta, hyper).items():
         report(
-            f"  {name}: {shaped.start:.4g} at birth, {shaped.end:.4g} at the end (N = 50), "
-            f"x {shaped.per_octave:.3g} for twice the horizon"
+            f"  {name}: {settled.start:.4g} at birth, {settled.end:.4g} at the end (N = 50), "
+            f"x {settled.per_octave:.3g} for twice the horizon"
         )
     told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
     report(f"validation return: {told}; kept: {by}")

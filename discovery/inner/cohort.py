@@ -94,28 +94,6 @@ WIDE = 128
 """Width of an objective's network from which the same holds where agents are tables."""
 
 
-def preferred(lives: int) -> int:
-    """Lives of a group where a search leaves them open and memory is no question.
-
-    On a CPU the same whatever the number of devices, since the bits of scores depend on it. An
-    accelerator wants large products, and work for each of its chips; measured in
-    ``benchmarks/README.md``.
-
-    Args:
-      lives: of a generation.
-
-    Returns:
-      At least 2.
-    """
-    if jax.default_backend() == "cpu":
-        return CPU_GROUP
-    return max(2, min(ACCELERATOR_GROUP, lives // jax.device_count()))
-
-
-CPU_GROUP = 16
-ACCELERATOR_GROUP = 128
-
-
 def fastest(world: World, group: int) -> int:
     """How many lives of a group to compute at once: on a CPU one, where its products are large.
 

@@ -399,7 +399,10 @@ def make_antagonists(
     Source: Jackson et al. 2023 (GROOVE).
     """
     most = config.curriculum.antagonists
-    group = largest_divisor(most, population(config)[1])
+    group = population(config)[1]
+    if jax.default_backend() != "cpu":  # a share for each chip
+        group = min(group, max(1, most // jax.device_count()))
+    group = largest_divisor(most, group)
     objective, cohort = _program(config.env, static(config.agent), config.life, group, most)
     rival = config.rival
     hyper = make_hyper(objective, config.agent)._replace(

@@ -19,20 +19,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from discovery.config import (
-    AgentConfig,
-    Config,
-    ConfigError,
-    HorizonConfig,
-    LifeConfig,
-    population,
-    settled,
-)
+from discovery.config import AgentConfig, Config, ConfigError, HorizonConfig, LifeConfig
 from discovery.devices import home, put
 from discovery.inner.build import make_hyper, make_objective, make_world, static
-from discovery.inner.cohort import Candidate, Cohort, make_cohort, preferred
+from discovery.inner.cohort import Candidate, Cohort, make_cohort
 from discovery.inner.lifetime import POINTS, Task, World
 from discovery.outer.evolution import make_strategy, strongly_typed
+from discovery.outer.grouping import grouped
 from discovery.outer.low_rank import check_products, factored
 from discovery.outer.scoring import fitness, lived, make_validation, measure, signal
 from discovery.outer.shaping import SHAPINGS, coin_flip, tied
@@ -88,12 +81,12 @@ def make_search(config: Config) -> Search:
     Returns:
       Its functions. Calling them compiles; making them does not. Searches that differ in numbers
       only (rates, sigma, seed, ...) share their programs. Where the lives of a group are left open
-      they are those of :func:`discovery.inner.cohort.preferred`.
+      they are those of :func:`discovery.outer.grouping.grouped`.
 
     Raises:
       ConfigError: the parts do not go together, or there is nothing to search over.
     """
-    config = settled(config, preferred(population(config)[0]))
+    config = grouped(config)
     if config.estimator != "evolution":
         from discovery.outer.meta_gradient import make_gradient_search
         from discovery.outer.windows import make_window_search

@@ -249,7 +249,7 @@ def reopen(
       ConfigError: another field differs, or there are fewer generations than there were.
     """
     saved = load_config(folder)
-    config = _as_settled(asked, saved) if asked else saved
+    config = asked or saved
     other = [name for name in differences(saved, config) if name != "generations"]
     if other:
         raise ConfigError(
@@ -257,6 +257,8 @@ def reopen(
         )
     check(config)
     check_names(config)
+    if not config.evolution.group:
+        config = replace(config, evolution=replace(config.evolution, group=saved.evolution.group))
     done = checkpoint.latest(folder / CHECKPOINTS) if generation is None else generation
     if done is not None and config.generations < done:
         raise ConfigError(
@@ -273,19 +275,14 @@ def reopen(
     return Reopened(config, notes)
 
 
-def _as_settled(asked: Config, saved: Config) -> Config:
-    """What is asked for, its groups those that the run has chosen where they are left open."""
-    e, g = asked.evolution, asked.gradient
-    return replace(
-        asked,
-        evolution=replace(e, group=e.group or saved.evolution.group),
-        gradient=replace(g, agents_group=g.agents_group or saved.gradient.agents_group),
-    )
-
-
 def differences(a: Config, b: Config) -> list[str]:
-    """Names of the fields in which two configurations differ, as the command line calls them."""
-    return changed(to_dict(a), to_dict(b))
+    """Names of the fields in which two configurations differ, as the command line calls them.
+
+    A group that one of them leaves open is none of them.
+    """
+    found = changed(to_dict(a), to_dict(b))
+    left_open = not (a.evolution.group and b.evolution.group)
+    return [name for name in found if not (left_open and name == "group")]
 
 
 def changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

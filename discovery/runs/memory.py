@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from discovery.config import Config, population, settled
+from discovery.config import Config
 from discovery.devices import Memory, gathered
 
 
@@ -30,11 +30,11 @@ SPARE = 0.9
 
 
 def fitting(asked: Config, make: Callable[[Config], Any], free: Memory) -> tuple[Config, Any]:
-    """Choose the lives of a group that a configuration leaves open: as many as memory holds.
+    """Choose the lives of a group that a configuration leaves open.
 
-    Begins with the group that is fastest where memory is no question, compiles its program, and
-    takes less only if that program says that it needs more than there is. What is compiled last is
-    what the run then uses.
+    On a CPU always the same. On an accelerator what is fastest where memory is no question; if the
+    compiled program says that it needs more than there is, or cannot be compiled for want of
+    memory, a smaller one. What is compiled last is what the run then uses.
 
     Args:
       asked: its group may be 0.
@@ -44,22 +44,29 @@ def fitting(asked: Config, make: Callable[[Config], Any], free: Memory) -> tuple
     Returns:
       The configuration that a run writes down, and its search.
     """
-    from discovery.inner.cohort import preferred
+    from discovery.outer.grouping import grouped
 
-    lives, group = population(asked)
-    if group:
-        return asked, make(asked)
-    most = preferred(lives)
+    config = grouped(asked)
+    search, group = make(config), config.evolution.group
+    gradient = asked.estimator == "gradient"  # has a group of its own
+    decided = asked.evolution.group or gradient or free.shared
+    if decided or getattr(search, "memory", None) is None:
+        return config, search
     while True:
-        config = settled(asked, most)
-        search, group = make(config), population(config)[1]
-        if getattr(search, "memory", None) is None:
+        wanted = int(gathered(_wanted(search, group, free)).min())
+        if wanted >= group or group <= 2:
             return config, search
+        config = grouped(asked, max(2, wanted))
+        search, group = make(config), config.evolution.group
+
+
+def _wanted(search: Any, group: int, free: Memory) -> int:
+    """The group if it fits, else a smaller number that may: most of the memory is its lives'."""
+    try:
         need = needed(search, search.init(), free)
-        room = SPARE * free.available
-        # Most of what a program takes is its group's.
-        wanted = group if need <= room else min(group - 1, int(group * room / need))
-        wanted = int(gathered(wanted).min())
-        if wanted == group or group <= 2:
-            return config, search
-        most = max(2, wanted)
+    except Exception as error:
+        if group <= 2 or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return group // 2
+    room = SPARE * free.available
+    return group if need <= room else min(group - 1, int(group * room / need))

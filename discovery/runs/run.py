@@ -154,7 +154,7 @@ def evolve(
             if tensorboard and first:
                 host.sinks.append(logs.TensorBoard(where, host.generation))
             if wandb and first:
-                host.sinks.append(logs.WeightsAndBiases(where, to_dict(config)))
+                host.sinks.append(logs.WeightsAndBiases(where, to_dict(host.config)))
             return host.run()
     except BaseException as error:
         if several:
@@ -307,8 +307,7 @@ class _Host:
     ) -> None:
         """Start JAX, make the search, and take the state from disk or from the configuration."""
         lives, together = population(self.config)
-        # Where a group is left open, enough devices are started for the smallest.
-        groups = max(1, lives // (together or 2))
+        groups = max(1, lives // (together or 2))  # where it is left open, the smallest there is
         if together:
             self._check_spread(groups)
         devices.start(count, most=groups, cache=cache)

@@ -35,6 +35,7 @@ from discovery.config import (
     ObjectiveConfig,
     WindowConfig,
 )
+from discovery.outer import grouping
 from discovery.outer.evolution import strongly_typed
 from discovery.outer.search import make_search
 from discovery.runs import checkpoint, ending, folders, logs, run
@@ -601,30 +602,39 @@ def test_memory_is_compared_before_anything_runs(
     assert "about 2 MiB needed" in told  # of two virtual devices
 
 
-@pytest.mark.parametrize(("free", "group"), [(2**40, 16), (100, 4), (50, 2)])
+@pytest.mark.parametrize(
+    ("free", "shared", "group"),
+    [(2**40, False, 16), (50, False, 4), (25, False, 2), (50, True, 16)],
+)
 def test_a_group_that_is_left_open_is_what_memory_holds(
     tmp_path: Path,
     config: Config,
     make: Make,
     monkeypatch: pytest.MonkeyPatch,
     free: int,
+    shared: bool,
     group: int,
 ) -> None:
-    """A life takes 10 bytes on each of two devices, of which 90 % may be taken."""
+    """A life takes 10 bytes of a chip, of which 90 % may be taken; a CPU is not asked."""
     made = []
 
     def needing(config: Config) -> Any:
         made.append(config.evolution.group)
 
+        def memory(state: Any) -> int:
+            need = 0 if shared else 10 * config.evolution.group
+            if need > 100 >= free:
+                raise RuntimeError("RESOURCE_EXHAUSTED: ran out of memory while compiling")
+            return need
+
         class Search:
             def __getattr__(self, name: str) -> Any:
-                if name == "memory":
-                    return lambda state: 10 * config.evolution.group
-                return getattr(make(config), name)
+                return memory if name == "memory" else getattr(make(config), name)
 
         return Search()
 
-    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(free, shared=True))
+    monkeypatch.setattr(grouping, "CPU_GROUP", 16)
+    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(free, shared=shared))
     asked = replace(config, evolution=replace(config.evolution, group=0))
     folder = tmp_path / "run"
     told = lines_of(
@@ -634,9 +644,23 @@ def test_a_group_that_is_left_open_is_what_memory_holds(
     assert f"{group} of 16 lives together" in told
     assert folders.load_config(folder).evolution.group == group
     # Resumed with the same words, a run keeps what it has chosen.
-    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(2**40, shared=True))
+    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(2**40, shared=False))
     run = evolve(asked, resume=folder, quiet=True, make=needing)
     assert made[-1] == run.config.evolution.group == group
+    assert folders.differences(run.config, asked) == []
+
+
+def test_a_search_that_fits_in_no_group_says_why(
+    tmp_path: Path, config: Config, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Search:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda state: 2**30) if name == "memory" else getattr(make(config), name)
+
+    monkeypatch.setattr(devices, "memory", lambda: devices.Memory(2**20, shared=False))
+    asked = replace(config, evolution=replace(config.evolution, group=0))
+    with pytest.raises(ConfigError, match=r"needs about 1.0 GiB .* lower --group \(now 2\)"):
+        go(asked, tmp_path / "run", make=lambda _: Search())
 
 
 def test_disk_full(
