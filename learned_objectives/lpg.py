@@ -52,6 +52,16 @@ class LPGHyper(NamedTuple):
     """Rewards are multiplied by this before the objective reads them."""
 
 
+def reads_ahead() -> bool:
+    """Whether U multiplies the inputs of a rollout in one product, before its loop over the steps.
+
+    An accelerator wants few and large products. On a CPU what comes of that product has left the
+    cache when a step needs it: a small product in each step is twice as fast
+    (``benchmarks/README.md``). They agree but for rounding.
+    """
+    return jax.default_backend() != "cpu"
+
+
 @dataclass(frozen=True)
 class LPG:
     r"""The learned policy gradient, blind to time or aware of it.
@@ -193,12 +203,16 @@ class LPG:
 
     def _recur(self, theta: Theta, x: Float[Array, "T B I"], cut: Array) -> Float[Array, "T B H"]:
         """The gated recurrent unit, last step first; nothing is carried over an ending."""
-        # One product for the whole rollout; only the recurrent product stays in the loop.
-        read = dense(x, theta["wx"]) + theta["bx"]
-        carry_on = 1 - cut.astype(read.dtype)[..., None]
+
+        def read(rows: Array) -> Array:
+            return dense(rows, theta["wx"]) + theta["bx"]
+
+        ahead = reads_ahead()
+        carry_on = 1 - cut.astype(x.dtype)[..., None]
 
         def cell(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
-            read_t, carry_on_t = now
+            x_t, carry_on_t = now
+            read_t = x_t if ahead else read(x_t)
             h = later * carry_on_t
             recurrent = dense(h, theta["wh"])
             xr, xz, xc = jnp.split(read_t, 3, axis=-1)
@@ -208,8 +222,9 @@ class LPG:
             h = (1 - keep) * candidate + keep * h
             return h, h
 
-        start = jnp.zeros((x.shape[1], self.width), read.dtype)
-        return jax.lax.scan(cell, start, (read, carry_on), reverse=True)[1]
+        start = jnp.zeros((x.shape[1], self.width), x.dtype)
+        every = read(x) if ahead else x, carry_on
+        return jax.lax.scan(cell, start, every, reverse=True)[1]
 
     def update(
         self,

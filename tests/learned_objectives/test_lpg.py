@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from envs.base import EnvSpec
+from learned_objectives import lpg
 from learned_objectives.base import Perturbed, count_parameters
 from learned_objectives.lpg import LPG
 
@@ -364,3 +365,27 @@ def test_continuous_actions_are_refused_in_one_line():
     spec = EnvSpec("Pendulum-v1", (3,), None, None, (1,))
     assert "Pendulum-v1 has continuous actions" in SMALL.unsupported(spec)
     assert SMALL.unsupported(spec._replace(num_actions=2)) is None
+
+
+def test_inputs_read_ahead_or_in_the_loop_are_the_same(monkeypatch):
+    """What an accelerator computes, beside what a CPU does; a gradient too."""
+    rule = LPG(width=8, predictions=3)
+    theta = rule.init(jax.random.key(0))["cell"]
+    x = jax.random.normal(jax.random.key(1), (6, 4, theta["wx"].shape[0]))
+    cut = jax.random.bernoulli(jax.random.key(2), 0.3, (6, 4))
+    products = []
+
+    def both(ahead):
+        monkeypatch.setattr(lpg, "reads_ahead", lambda: ahead)
+
+        def total(theta):
+            return jnp.square(rule._recur(theta, x, cut)).sum()
+
+        text = str(jax.make_jaxpr(total)(theta))
+        products.append(text[: text.index("scan")].count("dot_general"))
+        return rule._recur(theta, x, cut), jax.grad(total)(theta)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), both(True), both(False)
+    )
+    assert products == [1, 0]
