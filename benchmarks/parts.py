@@ -10,15 +10,16 @@ lend one program all of them. A part is compiled alone at the shapes that it has
 generation, returns all that a generation needs of it, and its time is multiplied by how often a
 generation computes it. Acting is a rollout less the same rollout without looking; "updates" is the
 whole update less the objective's network; "the rest" is a generation less all parts: dispatch,
-and what parts cost together and not alone. Agents are newborn, so episodes end when theirs do.
+and what parts cost together and not alone. Differences of noisy times may be negative. Agents are
+newborn, so episodes end when theirs do.
 
 Arithmetic and bytes are counted on the traced program, since XLA's cost analysis counts the body
 of a loop once. A product is two operations for each of its terms, anything else with floating-point
 numbers one for each number of the largest array that it reads or makes. Bytes are those that
-products and the steps of loops read and write, and twice what look-ups and scatters make; what lies
-between is taken to be fused, so they are a lower bound. The yardsticks of the same run are a
-product of two 1,024 x 1,024 matrices and a copy of 128 MiB onto itself; arrays that fit a cache
-are faster than that copy, which does not.
+products read and write, what each step of a loop carries and meets, and twice what is looked up,
+written in place, sorted or joined; what lies between is taken to be fused. The yardsticks of the
+same run are a product of two 1,024 x 1,024 matrices and a copy of 128 MiB onto itself; arrays that
+fit a cache are faster than that copy, which does not.
 """
 
 # Not named profile.py: the standard library's cProfile imports a module of that name.
@@ -50,8 +51,8 @@ class Part(NamedTuple):
     bytes: float = 0.0
 
     def less(self, other: Part) -> Part:
-        """What is left of it without a part of it."""
-        return Part(self.name, *(max(0.0, a - b) for a, b in zip(self[1:], other[1:], strict=True)))
+        """What is left of it without a part of it; negative where noise is larger than that."""
+        return Part(self.name, *(a - b for a, b in zip(self[1:], other[1:], strict=True)))
 
 
 def case(family: str, strategy: str, quick: bool) -> Config:
@@ -120,6 +121,9 @@ def count(jaxpr: Any, trips: int = 0) -> tuple[float, float]:
                 terms *= read[0].shape[axis]
             flops += 2.0 * terms
             moved += _size(read + made)
+        elif name.startswith(("scatter", "dynamic_update_slice")):
+            # In place: what is written is the second operand of one, the third of the other.
+            moved += 2 * _size(read[1 if name.startswith("dynamic") else 2 :][:1])
         elif name.startswith(_MOVES):
             moved += 2 * _size(made)
         elif branches := [count(inner, trips) for inner in _inner(params)]:
@@ -361,7 +365,7 @@ def taken_apart(config: Config, repeats: int) -> tuple[Part, list[Part]]:
         trips = len(chunks) if at_once else len(chunks) // count_of_lives
         part("evaluation", work.evaluation, *scored, trips=trips)
     rest = whole.seconds - sum(one.seconds for one in found)
-    return whole, [*found, Part("the rest", max(0.0, rest))]
+    return whole, [*found, Part("the rest", rest)]
 
 
 def around_lives(

@@ -14,6 +14,7 @@ import pytest
 from jaxtyping import Array
 
 from discovery.config import ObjectiveConfig, preset
+from discovery.inner import cohort, lifetime, rollout
 from discovery.outer.search import make_search
 from learned_objectives.lpg import LPG
 
@@ -125,7 +126,8 @@ def test_operations_and_bytes_by_hand() -> None:
 
     table, rows = jnp.ones((100, 8)), jnp.arange(3)
     assert count(jax.make_jaxpr(look_up)(table, rows))[1] == 2 * 4 * 3 * 8
-    assert count(jax.make_jaxpr(jax.grad(lambda t: look_up(t, rows).sum()))(table))[1] >= 3200
+    written = count(jax.make_jaxpr(lambda t: t.at[rows].add(jnp.ones((3, 8)), mode="clip"))(table))
+    assert written[1] == 2 * 4 * 3 * 8
     assert count(jax.make_jaxpr(jnp.sum)(x)) == (6, 0)
     assert count(jax.make_jaxpr(lambda i: i + 1)(rows)) == (0, 0)
 
@@ -156,14 +158,14 @@ OF_ANY = {"birth", "environment", "agent, acting", "objective network", "updates
 def test_parts_at_toy_sizes(family: str, strategy: str, others: set[str]) -> None:
     rows = rates_of(benchmark("parts").profile(family, strategy, 1, True))
     assert rows.keys() >= OF_ANY | others
-    for name in ("environment", "updates", *others):
-        assert float(rows[name][0]) >= 0
+    for name in ("birth", "environment", "objective network"):  # no differences
+        assert float(rows[name][0]) > 0
 
 
 def test_strategies_at_toy_sizes() -> None:
     rows = rates_of(benchmark("parts").strategies(["paired", "Open_ES"], 1, True))
     assert rows.keys() == {"paired", "Open_ES"}
-    assert all(float(cell) > 0 for row in rows.values() for cell in row)
+    assert all(float(row[-1]) > 0 for row in rows.values()), "together"
 
 
 # --- cell.py ----------------------------------------------------------------------------------
@@ -211,19 +213,45 @@ def test_levers_of_the_same_arithmetic_are_the_same_bits(
     levers = benchmark("levers")
     chosen = [lever for lever in levers.LEVERS if lever.name in EXACT]
     assert len(chosen) == len(EXACT)
+    meshes, whole, orders = [], [], []
+    made, told = cohort.make_cohort, lifetime.episode_return
+
+    def watched(*arguments: Any) -> Any:
+        found = made(*arguments)
+        meshes.append(found.replicated.mesh.size)
+
+        def run(source: Any, hyper: Any, lives: Any, measure: Any) -> Any:
+            orders.append(bool((np.diff(lives.task.horizon) >= 0).all()))
+            return found.run(source, hyper, lives, measure)
+
+        return found._replace(run=run)
+
+    def evaluated(*arguments: Any, **options: Any) -> Any:
+        whole.append(options.get("whole", False))
+        return told(*arguments, **options)
+
+    monkeypatch.setattr(cohort, "make_cohort", watched)
+    monkeypatch.setattr(rollout, "episode_return", evaluated)
     found = levers.measure_levers(levers.case("cpu", quick=True), 1, chosen)
     assert [one.apart for one in found] == [0, 0, 0]
     assert all(ratio > 0 for one in found for ratio in one.ratios)
     assert len(levers.table(found)) == 2 + len(EXACT)
+    # Each other way was indeed another.
+    assert meshes == [2, 2, 2, 1]
+    assert True in whole
+    assert orders.count(False) == 2  # while it compiles, and timed
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["cpu", "ppo"])
-def test_every_lever_agrees(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("case", "count"), [("cpu", 10), ("ppo", 6)])
+def test_every_lever_agrees(case: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lives of a few updates, where no rounding has turned an action yet."""
     monkeypatch.syspath_prepend("benchmarks")
     levers = benchmark("levers")
-    for one in levers.measure_levers(levers.case(case, quick=True), 1, levers.LEVERS):
+    found = levers.measure_levers(levers.case(case, quick=True), 1, levers.LEVERS)
+    assert len(found) == count
+    for one in found:
         if one.lever.exact:
             assert one.apart <= (0.1 if "bfloat16" in one.lever.name else 1e-5), one.lever.name
-        assert abs(one.means[0] - one.means[1]) < 0.5
+        else:
+            assert one.apart > 0

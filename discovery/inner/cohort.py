@@ -118,6 +118,16 @@ def fastest(world: World, group: int) -> int:
     return 1 if large else group
 
 
+def turned(rounds: Array) -> Array:
+    """Every second round of ``[rounds, D, ...]`` the other way round; its own inverse.
+
+    Example:
+      >>> turned(jnp.arange(6).reshape(3, 2)).tolist()
+      [[0, 1], [3, 2], [4, 5]]
+    """
+    return rounds.at[1::2].set(rounds[1::2, ::-1])
+
+
 def make_cohort(
     world: World, candidate: Candidate, group: int, capacity: int, abreast: int = 0
 ) -> Cohort:
@@ -183,10 +193,6 @@ def make_cohort(
         out_specs=split,
         check_vma=False,
     )
-
-    def turned(rounds: Array) -> Array:
-        """Every second round of ``[rounds, D, ...]`` the other way round; its own inverse."""
-        return rounds.at[1::2].set(rounds[1::2, ::-1])
 
     def deal(leaf: Array) -> Array:
         """``[L] -> [groups, group]``, to devices in turn: 0 to D - 1, then back.

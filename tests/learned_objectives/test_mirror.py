@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from envs.base import EnvSpec
 from learned_objectives import mirror
 from learned_objectives.lpo import LPO
-from learned_objectives.mirror import DPO, PPO, Mirror, MirrorHyper
+from learned_objectives.mirror import DPO, PPO, Mirror, MirrorHyper, shuffled
 
 STEP = {"epochs": 1, "minibatches": 1, "optimizer": "sgd"}
 T, B = 7, 3
@@ -264,7 +265,7 @@ def test_an_update_equals_one_by_hand(objective, changes, drift, moved):
         learner, experience, after, report = moved(objective, hyper, theta)
         keys = jax.random.split(jax.random.key(3), objective.epochs)
         units = 2 * B if objective.segments else T * B
-        orders = [jax.random.permutation(key, units) for key in keys]
+        orders = [shuffled(key, units) for key in keys]
         orders = np.concatenate(
             [np.split(o, objective.minibatches) for o in map(np.asarray, orders)]
         )
@@ -444,3 +445,23 @@ def test_examples_in_docstrings():
     failed, tried = doctest.testmod(mirror)
     assert tried
     assert not failed
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 1000, 2**16, 2**16 + 1])
+def test_what_is_shuffled_is_all_there(count):
+    found = np.asarray(shuffled(jax.random.key(count), count))
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(found), np.arange(count))
+    assert count < 1000 or not np.array_equal(found, np.arange(count))
+
+
+def test_every_order_is_as_likely():
+    """Of five places all 120 orders; of a thousand, where each place goes to on average."""
+    keys = jax.random.split(jax.random.key(0), 24_000)
+    orders = np.asarray(jax.jit(jax.vmap(lambda key: shuffled(key, 5)))(keys))
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 120
+    assert stats.chisquare(counts).pvalue > 1e-3
+    many = np.asarray(jax.jit(jax.vmap(lambda key: shuffled(key, 1000)))(keys[:2000]))
+    means = (many.mean(axis=0) - 499.5) / np.sqrt((1000**2 - 1) / 12 / 2000)
+    assert stats.kstest(means, "norm").pvalue > 1e-3
