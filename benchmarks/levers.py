@@ -9,7 +9,7 @@ does not have it. Both ways live the same lives, in turns, the order changing fr
 what is told is the median of the ratios, with the smallest and the largest, and the largest
 difference between the scores of a life: 0 is the same bits. Rounding that differs can turn an
 action, so after many updates scores of single lives differ while their mean does not: both are
-told. One lever (marked) draws other random numbers.
+told. Two levers (marked) draw other random numbers.
 """
 
 from __future__ import annotations
@@ -213,6 +213,17 @@ def acted_values(way: Way) -> Way | None:
     return way._replace(world=replace(way.world, objective=Acted(**given)))
 
 
+def shuffled_by_pairs(way: Way) -> Way | None:
+    """Minibatches shuffled by JAX's own permutation, which sorts pairs, twice where they are many."""
+    import jax
+
+    from discovery.inner.build import is_mirror
+
+    if not is_mirror(way.world.objective):
+        return None
+    return way._replace(patched=(("learned_objectives.mirror.shuffled", jax.random.permutation),))
+
+
 LEVERS = (
     Lever("tables are looked up, not multiplied", True, one_hot),
     Lever("inputs multiplied in the loop (CPU), before it (others)", True, read_otherwise),
@@ -229,6 +240,7 @@ LEVERS = (
     Lever("groups of similar horizon", True, lambda w: w._replace(mixed=True)),
     Lever("evaluation stops with its episodes", True, to_the_limit),
     Lever("random numbers of a rollout at once", True, step_by_step, exact=False),
+    Lever("minibatches shuffled by one sort", True, shuffled_by_pairs, exact=False),
     Lever("one device a core", True, lambda w: w._replace(devices=1)),
     Lever("recurrent loop unrolled by 2", False, lambda w: _with_rule(w, unrolled=2)),
     Lever("recurrent loop unrolled by 5", False, lambda w: _with_rule(w, unrolled=5)),
