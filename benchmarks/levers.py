@@ -214,7 +214,7 @@ def acted_values(way: Way) -> Way | None:
 
 
 def shuffled_by_pairs(way: Way) -> Way | None:
-    """Minibatches shuffled by JAX's own permutation, which sorts pairs, twice where they are many."""
+    """Minibatches shuffled by JAX's own permutation, which sorts pairs, many of them twice."""
     import jax
 
     from discovery.inner.build import is_mirror
