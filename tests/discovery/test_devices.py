@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +80,21 @@ print(len(jax.devices()), jax.jit(lambda x: jnp.sin(x) @ x, inline=False)(jnp.ey
 """
 
 
-def test_a_cut_cache_entry_is_deleted_and_made_anew(tmp_path: Path) -> None:
+_KILLED = """
+import os, signal
+from jax._src import lru_cache
+whole = type(lru_cache.pathlib.Path("."))
+writes = whole.write_bytes
+def half(path, data):
+    writes(path, data[: len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+whole.write_bytes = half
+"""
+"""A process that is killed while it writes its first entry."""
+
+
+@pytest.mark.parametrize("how", ["cut", "killed while it is written"])
+def test_a_cut_cache_entry_is_deleted_and_made_anew(tmp_path: Path, how: str) -> None:
     environment = {
         **{k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"},
         "XDG_CACHE_HOME": str(tmp_path),
@@ -101,14 +116,22 @@ def test_a_cut_cache_entry_is_deleted_and_made_anew(tmp_path: Path) -> None:
         ]
         return done.stdout, "".join(ours)
 
-    first = run()
-    assert first == ("3 0.84147096\n", "")
-    [folder] = (tmp_path / "kairos").iterdir()
-    [entry] = folder.glob("*lambda*-cache")
-    whole = entry.read_bytes()
-    entry.write_bytes(whole[: len(whole) // 2])
-    out, err = run()
-    assert out == first[0]
-    assert err == "a damaged entry of the compile cache was deleted\n"
-    assert entry.stat().st_size > len(whole) // 2
-    assert run() == first
+    def only(pattern: str) -> Path:
+        [folder] = (tmp_path / "kairos").iterdir()
+        [found] = folder.glob(pattern)
+        return found
+
+    if how == "cut":
+        assert run() == ("3 0.84147096\n", "")
+        entry = only("*lambda*-cache")
+        entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
+    else:
+        dead = subprocess.run(
+            [sys.executable, "-c", _KILLED + _SCRIPT], env=environment, check=False
+        )
+        assert dead.returncode == -signal.SIGKILL
+        entry = only("*-cache")
+    cut = entry.stat().st_size
+    assert run() == ("3 0.84147096\n", "a damaged entry of the compile cache was deleted\n")
+    assert entry.stat().st_size > cut
+    assert run() == ("3 0.84147096\n", "")
