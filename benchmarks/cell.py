@@ -6,11 +6,12 @@
 
 The least is the recurrent cell of LPG (``learned_objectives/lpg.py``): over each rollout of T steps
 of B environments, backwards, the product of the hidden state with a matrix of its own for each
-candidate, and the gates. No environment, no agent, no input product, no evaluation. It is computed
-in several forms; beside them, in turns within the same process, runs the whole generation of the
-case ``published`` of ``generation.py``. Both are told as training environment steps a second, of
-which one cell over one rollout stands for T B; of the generation, drawing tasks, evaluation and the
-outer update count in the time and not in the steps.
+candidate, and the gates. No environment, no agent, no evaluation. The product of the inputs is
+given, or, in the forms that say so, made in the loop, which is more arithmetic and less memory. It
+is computed in several forms; beside them, in turns within the same process, runs the whole
+generation of the case ``published`` of ``generation.py``. Both are told as training environment
+steps a second, of which one cell over one rollout stands for T B; of the generation, drawing tasks,
+evaluation and the outer update count in the time and not in the steps.
 
 There are as many virtual CPU devices as cores. Forms without "a core each" run on one of them, to
 which XLA may lend several cores for one product.
@@ -55,6 +56,10 @@ class Size(NamedTuple):
         return self.candidates * self.updates * self.steps * self.environments
 
 
+INPUTS = 7
+"""I, of TA-LPG."""
+
+
 class Candidate(NamedTuple):
     """A cell and what it reads; leaves ``[P, ...]`` for all."""
 
@@ -62,8 +67,12 @@ class Candidate(NamedTuple):
     """``[H, 3 H]``."""
     bh: Array
     """``[H]``."""
+    x: Array
+    """``[T, B, I]``, inputs."""
+    wx: Array
+    """``[I, 3 H]``."""
     read: Array
-    """``[T, B, 3 H]``, the input product of each step."""
+    """``[T, B, 3 H]``, the product of both."""
     carry_on: Array
     """``[T, B, 1]``, 0 at an ending."""
 
@@ -78,11 +87,15 @@ def inputs(size: Size) -> tuple[Candidate, Array]:
     import jax.numpy as jnp
 
     p, u, t, b, h = size
-    keys = jax.random.split(jax.random.key(0), 5)
+    keys = jax.random.split(jax.random.key(0), 6)
+    x = jax.random.normal(keys[2], (p, t, b, INPUTS))
+    wx = jax.random.normal(keys[5], (p, INPUTS, 3 * h)) / INPUTS**0.5
     candidates = Candidate(
         wh=jax.random.normal(keys[0], (p, h, 3 * h)) / h**0.5,
         bh=jax.random.normal(keys[1], (p, h)) / 10,
-        read=jax.random.normal(keys[2], (p, t, b, 3 * h)),
+        x=x,
+        wx=wx,
+        read=jnp.einsum("ptbi,pih->ptbh", x, wx),
         carry_on=(jax.random.uniform(keys[3], (p, t, b, 1)) > 0.05).astype(jnp.float32),
     )
     steps = jnp.tile(jnp.arange(t), (u, 1))
@@ -105,13 +118,14 @@ def half(h: Array, wh: Array) -> Array:
     )
 
 
-def cells(product: Product, one: Candidate, order: Array) -> Array:
+def cells(product: Product, one: Candidate, order: Array, inside: bool = False) -> Array:
     """The recurrent cell of one candidate over all its updates, each going on from the one before.
 
     Args:
       product: of hidden state and matrix.
       one: a cell and what it reads.
       order: in which each update reads the steps, ``[U, T]``.
+      inside: multiply the inputs here.
 
     Returns:
       The mean output of each update over steps and environments, ``[U, H]``.
@@ -122,7 +136,8 @@ def cells(product: Product, one: Candidate, order: Array) -> Array:
     def step(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], None]:
         later, total = carry
         h = later * one.carry_on[t]
-        xr, xz, xc = jnp.split(one.read[t], 3, axis=-1)
+        read = one.x[t] @ one.wx if inside else one.read[t]
+        xr, xz, xc = jnp.split(read, 3, axis=-1)
         hr, hz, hc = jnp.split(product(h, one.wh), 3, axis=-1)
         reset, keep = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
         candidate = jnp.tanh(xc + reset * (hc + one.bh))
@@ -154,12 +169,14 @@ def forms(size: Size) -> dict[str, Callable[[], Array]]:
     def together(candidates: Candidate, order: Array) -> Array:
         return jax.vmap(lambda one: cells(full, one, order))(candidates)
 
-    def in_turn(product: Product, candidates: Candidate, order: Array) -> Array:
-        return jax.lax.map(lambda one: cells(product, one, order), candidates)
+    def in_turn(
+        product: Product, candidates: Candidate, order: Array, inside: bool = False
+    ) -> Array:
+        return jax.lax.map(lambda one: cells(product, one, order, inside), candidates)
 
-    def a_core_each(product: Product) -> Callable[..., Array]:
+    def a_core_each(product: Product, inside: bool = False) -> Callable[..., Array]:
         return jax.shard_map(
-            functools.partial(in_turn, product),
+            functools.partial(in_turn, product, inside=inside),
             mesh=mesh,
             in_specs=(split, everywhere),
             out_specs=split,
@@ -178,6 +195,8 @@ def forms(size: Size) -> dict[str, Callable[[], Array]]:
         "one at a time, bfloat16 products": (functools.partial(in_turn, half), alone),
         "a core each, one at a time, float32": (a_core_each(full), shared),
         "a core each, one at a time, bfloat16 products": (a_core_each(half), shared),
+        "the same, inputs in the loop, float32": (a_core_each(full, True), shared),
+        "the same, inputs in the loop, bfloat16 products": (a_core_each(half, True), shared),
     }
     return {
         name: functools.partial(jax.jit(function), *arguments)
