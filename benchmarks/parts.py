@@ -487,7 +487,7 @@ def profile(family: str, strategy: str, repeats: int, quick: bool) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
-        told = f"| {one.name} | {one.seconds:.3f} | {one.seconds / whole.seconds:.0%} |"
+        told = f"| {one.name} | {one.seconds:.3g} | {one.seconds / whole.seconds:.0%} |"
         for done, most in ((one.flops, product), (one.bytes, copy)):
             if done and one.seconds:
                 rate = done / one.seconds
@@ -550,7 +550,7 @@ def strategies(names: Sequence[str], repeats: int, quick: bool) -> list[str]:
 
     for name in names:
         found = seconds(name)
-        told = " | ".join(f"{one:.4f}" for one in (*found, sum(found)))
+        told = " | ".join(f"{one:.3g}" for one in (*found, sum(found)))
         lines.append(f"| {name} | {told} |")
     return lines
 

@@ -33,6 +33,7 @@ from discovery.evaluation import table
 from discovery.inner.build import make_environment, make_hyper, make_objective, make_world, static
 from discovery.inner.cohort import Cohort, make_cohort
 from discovery.inner.lifetime import Measure, World
+from discovery.outer.grouping import grouped
 from discovery.outer.scoring import validation_lives
 from discovery.outer.search import root_key
 from discovery.outer.tasks import spread_horizons
@@ -86,6 +87,7 @@ def returns(config: Config, thetas: Theta, stream: str) -> Float[np.ndarray, " D
     Returns:
       ``[D]``; minus infinity where an agent is not finite.
     """
+    config = grouped(config)
     objective: Any = make_objective(config.objective, config.agent)
     world = _world(objective, config.env, static(config.agent), config.life)
     hyper = make_hyper(objective, config.agent, config.objective.clock_gate)
@@ -202,7 +204,8 @@ def tune(request: TuneConfig, report: Callable[[Any], None] = say) -> Tuned | No
     if searched is None:
         report("stopped before the draws; the same command goes on")
         return None
-    config = folders.load_config(folder / SEARCH)  # its groups are chosen
+    if not config.evolution.group:
+        config = folders.load_config(folder / SEARCH)  # which has chosen
     report(f"2. {request.draws} draws on {config.validation_levels} validation tasks")
     best, scores, drawn = choose(config, searched, thetas)
     # Equally good: the reference, which is what anybody has without tuning.
