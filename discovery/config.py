@@ -711,7 +711,7 @@ _TA_LPO_CPU = replace(
 PRESETS: dict[str, tuple[str, Config]] = {
     "smoke": ("under a minute on a CPU after compilation; used by the tests", _SMOKE),
     "quickstart": ("the main job on a laptop, a few minutes", _QUICKSTART),
-    "ta-lpg-cpu": ("TA-LPG at a size for 2 CPU cores, 20-40 minutes", _TA_LPG_CPU),
+    "ta-lpg-cpu": ("TA-LPG at a size for 2 CPU cores, 5-20 minutes", _TA_LPG_CPU),
     "lpg-cpu": ("its horizon-blind twin at the same size", _blind(_TA_LPG_CPU, "lpg-cpu")),
     "ta-lpg": ("TA-LPG as published, for an accelerator", _TA_LPG),
     "lpg": ("LPG at the published setting of TA-LPG, for an accelerator", _blind(_TA_LPG, "lpg")),

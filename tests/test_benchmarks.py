@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import math
+import sys
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ def benchmark(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, f"benchmarks/{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks for the module of its annotations
     spec.loader.exec_module(module)
     return module
 
