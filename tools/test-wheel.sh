@@ -34,7 +34,7 @@ wheel=$(echo "$away"/*.whl)
 
 echo "==> $("$python" --version), $jax"
 "$uv" venv --quiet --python "$python" "$away/venv"
-extras="[gym,brax,dev]"
+extras="[gym,brax,notebooks,dev]"
 case $jax in
     lock) how=(--constraint requirements/dev.txt "kairos-rl$extras @ file://$wheel") ;;
     newest) how=(--upgrade "kairos-rl$extras @ file://$wheel") ;;
