@@ -221,7 +221,11 @@ def shuffled_by_pairs(way: Way) -> Way | None:
 
     if not is_mirror(way.world.objective):
         return None
-    return way._replace(patched=(("learned_objectives.mirror.shuffled", jax.random.permutation),))
+
+    def by_pairs(bits: Any) -> Any:
+        return jax.random.permutation(jax.random.wrap_key_data(bits[:2]), bits.size)
+
+    return way._replace(patched=(("learned_objectives.mirror.shuffled", by_pairs),))
 
 
 LEVERS = (

@@ -13,6 +13,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 Kind = Literal["sgd", "adam"]
@@ -25,13 +26,13 @@ EPSILON_ROOT = 1e-16
 
 def _transform(kind: Kind, epsilon: float) -> optax.GradientTransformation:
     if kind == "adam":
-        return optax.scale_by_adam(eps=epsilon, eps_root=EPSILON_ROOT)
+        return optax.flatten(optax.scale_by_adam(eps=epsilon, eps_root=EPSILON_ROOT))
     return optax.identity()
 
 
 def norm(tree: PyTree) -> Float[Array, ""]:
     """Euclidean norm of a tree, with slope zero where the tree is zero; NaN if a leaf has one."""
-    square = sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree))
+    square = jnp.sum(jnp.square(ravel_pytree(tree)[0]))
     zero = square == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
@@ -54,7 +55,7 @@ def step(
     state: PyTree,
     params: Mapping[str, PyTree],
     rates: Mapping[str, Rate],
-    limit: Rate,
+    limit: Rate | None,
     epsilon: float = 1e-8,
 ) -> tuple[dict[str, PyTree], PyTree]:
     r"""One descent step, each head clipped apart and moved at its own rate.
@@ -67,14 +68,15 @@ def step(
       state: from :func:`init`.
       params: by head.
       rates: learning rate of each head.
-      limit: the clip ``c``; infinite for none.
+      limit: the clip ``c``; ``None`` for none, without a look at the norms.
       epsilon: Adam's.
 
     Returns:
       New parameters and optimiser state.
     """
-    clipped = {head: clip(tree, limit) for head, tree in gradient.items()}
-    direction, state = _transform(kind, epsilon).update(clipped, state)
+    if limit is not None:
+        gradient = {head: clip(tree, limit) for head, tree in gradient.items()}
+    direction, state = _transform(kind, epsilon).update(dict(gradient), state)
     moved = {
         head: jax.tree.map(
             lambda w, d, rate=rates[head]: w - (rate * d).astype(w.dtype),

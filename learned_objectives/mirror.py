@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree, UInt32
 
 from learned_objectives import clock as clocks
 from learned_objectives import descent
@@ -283,17 +283,16 @@ class Mirror(ABC):
                 now.optimizer,
                 now.params,
                 rates,
-                jnp.inf,  # clipped already, all heads together
+                None,  # clipped already, all heads together
                 self.adam_epsilon,
             )
             return now._replace(params=params, optimizer=optimizer), metrics
 
-        def epoch(now: Learner, key: Key) -> tuple[Learner, dict[str, Array]]:
-            order = shuffled(key, self._units(steps, environments))
-            order = order.reshape(self.minibatches, -1)
-            return jax.lax.scan(minibatch, now, order)
+        def epoch(now: Learner, bits: Array) -> tuple[Learner, dict[str, Array]]:
+            return jax.lax.scan(minibatch, now, shuffled(bits).reshape(self.minibatches, -1))
 
-        learner, metrics = jax.lax.scan(epoch, learner, jax.random.split(key, self.epochs))
+        bits = jax.random.bits(key, (self.epochs, self._units(steps, environments)), jnp.uint32)
+        learner, metrics = jax.lax.scan(epoch, learner, bits)
         return learner, Report(jax.tree.map(jnp.mean, metrics))
 
     def _units(self, steps: int, environments: int) -> int:
@@ -353,7 +352,7 @@ class Mirror(ABC):
         return total, metrics
 
 
-def shuffled(key: Key, count: int) -> Int[Array, " U"]:
+def shuffled(bits: UInt32[Array, " U"]) -> Int[Array, " U"]:
     """The numbers from 0 in random order.
 
     Random bits are sorted that carry their place in the lowest bits: one array instead of the pairs
@@ -362,21 +361,19 @@ def shuffled(key: Key, count: int) -> Int[Array, " U"]:
     two are even but for 1e-5, at most.
 
     Args:
-      key: consumed.
-      count: U.
+      bits: random ones.
 
     Returns:
       ``[U]``.
 
     Example:
-      >>> sorted(shuffled(jax.random.key(0), 5).tolist())
+      >>> sorted(shuffled(jax.random.bits(jax.random.key(0), 5)).tolist())
       [0, 1, 2, 3, 4]
     """
-    places = (count - 1).bit_length()
+    places = (bits.size - 1).bit_length()
     if places > 16:  # too few bits are left to be random
-        return jax.random.permutation(key, count)
-    bits = jax.random.bits(key, (count,), jnp.uint32)
-    marked = (bits >> places << places) | jnp.arange(count, dtype=jnp.uint32)
+        return jnp.argsort(bits).astype(jnp.int32)
+    marked = (bits >> places << places) | jnp.arange(bits.size, dtype=jnp.uint32)
     return (jnp.sort(marked) & (2**places - 1)).astype(jnp.int32)
 
 

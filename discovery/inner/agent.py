@@ -25,12 +25,11 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PyTree
 
 from discovery.config import AgentConfig, ConfigError
-from discovery.inner.orthogonal import orthogonal
+from discovery.inner import kernels
 from envs.base import Environment, EnvSpec, Level, Transition
 from learned_objectives.base import Experience, Head, Key, Network, Outputs, Place
 
 Activation = Literal["relu", "tanh", "swish"]
-Initialisation = Literal["lecun_normal", "lecun_uniform", "orthogonal"]
 
 SMALLEST_DEVIATION = 1e-3
 """Added to the softplus of a raw deviation."""
@@ -45,14 +44,8 @@ _ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
 _HIDDEN_GAIN = math.sqrt(2)
 _GAINS = {"policy": 0.01}
 """Of a head's last layer, one for the others; read by the orthogonal initialisation."""
-
-
-def _kernel(kind: Initialisation, gain: float) -> nn.initializers.Initializer:
-    if kind == "orthogonal":
-        return orthogonal(gain)
-    if kind == "lecun_uniform":
-        return nn.initializers.lecun_uniform()
-    return nn.initializers.lecun_normal()
+_LATER = nn.initializers.zeros
+"""Of kernels: all of an agent's are drawn together, after its layers are there."""
 
 
 class Table(nn.Module):
@@ -75,8 +68,6 @@ class MLP(nn.Module):
     width: int
     rank: int
     activation: Activation = "relu"
-    initialisation: Initialisation = "lecun_normal"
-    gain: float = 1.0
 
     @nn.compact
     def __call__(self, observation: Array) -> Array:
@@ -84,10 +75,9 @@ class MLP(nn.Module):
         batch = observation.shape[: observation.ndim - self.rank]
         x = observation.reshape(*batch, -1).astype(jnp.float32)
         activate = _ACTIVATIONS[self.activation]
-        hidden_kernel = _kernel(self.initialisation, _HIDDEN_GAIN)
         for size in self.hidden:
-            x = activate(nn.Dense(size, kernel_init=hidden_kernel)(x))
-        return nn.Dense(self.width, kernel_init=_kernel(self.initialisation, self.gain))(x)
+            x = activate(nn.Dense(size, kernel_init=_LATER)(x))
+        return nn.Dense(self.width, kernel_init=_LATER)(x)
 
 
 class CNN(nn.Module):
@@ -96,21 +86,18 @@ class CNN(nn.Module):
     hidden: tuple[int, ...]
     width: int
     activation: Activation = "relu"
-    initialisation: Initialisation = "lecun_normal"
-    gain: float = 1.0
 
     @nn.compact
     def __call__(self, observation: Array) -> Array:
         """``[..., H, W, C] -> [..., width]``."""
         batch = observation.shape[:-3]
         activate = _ACTIVATIONS[self.activation]
-        hidden_kernel = _kernel(self.initialisation, _HIDDEN_GAIN)
-        convolve = nn.Conv(16, (3, 3), padding="VALID", kernel_init=hidden_kernel)
+        convolve = nn.Conv(16, (3, 3), padding="VALID", kernel_init=_LATER)
         x = activate(convolve(observation.astype(jnp.float32)))
         x = x.reshape(*batch, -1)
         for size in self.hidden:
-            x = activate(nn.Dense(size, kernel_init=hidden_kernel)(x))
-        return nn.Dense(self.width, kernel_init=_kernel(self.initialisation, self.gain))(x)
+            x = activate(nn.Dense(size, kernel_init=_LATER)(x))
+        return nn.Dense(self.width, kernel_init=_LATER)(x)
 
 
 def _module(agent: AgentConfig, head: str, width: int, spec: EnvSpec) -> nn.Module:
@@ -133,15 +120,14 @@ def _module(agent: AgentConfig, head: str, width: int, spec: EnvSpec) -> nn.Modu
     hidden = agent.hidden
     if head == "value" and agent.value_hidden is not None:
         hidden = agent.value_hidden
-    how = agent.activation, agent.initialisation, _GAINS.get(head, 1.0)
     if agent.network == "cnn":
         if len(spec.observation_shape) != 3:
             raise ConfigError(
                 f"a CNN needs images, and {spec.name} shows observations of shape "
                 f"{spec.observation_shape}: use --network mlp"
             )
-        return CNN(hidden, width, *how)
-    return MLP(hidden, width, len(spec.observation_shape), *how)
+        return CNN(hidden, width, agent.activation)
+    return MLP(hidden, width, len(spec.observation_shape), agent.activation)
 
 
 class Policy(NamedTuple):
@@ -308,6 +294,11 @@ def _width(head: Head, policy: Policy, spec: EnvSpec) -> int:
     return size * spec.num_actions
 
 
+def _in_order(layers: Mapping[str, Any]) -> list[str]:
+    """Names of a head's layers, the first one first: Dense_10 stands behind Dense_2."""
+    return sorted(layers, key=lambda layer: (len(layer), layer))
+
+
 def make_network(agent: AgentConfig, heads: Mapping[str, Head], spec: EnvSpec) -> Network:
     """The network of an agent for these heads in this environment.
 
@@ -333,11 +324,20 @@ def make_network(agent: AgentConfig, heads: Mapping[str, Head], spec: EnvSpec) -
 
     def init(key: Key) -> dict[str, Any]:
         blank = jnp.zeros(spec.observation_shape, dtype)
-        keys = jax.random.split(key, len(modules))
-        return {
-            name: module.init(k, blank)["params"]
-            for k, (name, module) in zip(keys, modules.items(), strict=True)
-        }
+        params = {name: module.init(key, blank)["params"] for name, module in modules.items()}
+        return params if agent.network == "table" else with_kernels(params, key)
+
+    def with_kernels(params: PyTree, key: Key) -> PyTree:
+        where = [(head, layer) for head, layers in params.items() for layer in _in_order(layers)]
+        shapes = [params[head][layer]["kernel"].shape for head, layer in where]
+        gains = [
+            _GAINS.get(head, 1.0) if layer == _in_order(params[head])[-1] else _HIDDEN_GAIN
+            for head, layer in where
+        ]
+        drawn = kernels.draw(agent.initialisation, key, shapes, gains)
+        for (head, layer), kernel in zip(where, drawn, strict=True):
+            params[head][layer]["kernel"] = kernel
+        return params
 
     def act(params: PyTree, observation: PyTree) -> Outputs:
         outputs: dict[str, Array] = {}
@@ -353,11 +353,9 @@ def make_network(agent: AgentConfig, heads: Mapping[str, Head], spec: EnvSpec) -
 
     def layout(params: PyTree) -> PyTree:
         def places(head: str, layers: Mapping[str, PyTree]) -> dict[str, PyTree]:
-            # By length first: Dense_10 stands behind Dense_2.
-            order = sorted(layers, key=lambda layer: (len(layer), layer))
             return {
                 layer: jax.tree.map(lambda _, depth=depth: Place(head, depth), layers[layer])
-                for depth, layer in enumerate(order)
+                for depth, layer in enumerate(_in_order(layers))
             }
 
         return {head: places(head, layers) for head, layers in params.items()}

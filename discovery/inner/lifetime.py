@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from discovery.inner.rollout import episode_return, rollout
@@ -190,7 +191,7 @@ def where(condition: Bool[Array, ""], new: PyTree, old: PyTree) -> PyTree:
 
 def is_finite(params: PyTree) -> Bool[Array, ""]:
     """Every parameter of an agent is finite."""
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
+    return jnp.isfinite(ravel_pytree(params)[0]).all()
 
 
 def live(
