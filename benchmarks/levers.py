@@ -131,12 +131,13 @@ def _cell() -> Any:
 
 def read_otherwise(way: Way) -> Way | None:
     """Inputs of the cell multiplied before its loop where they are in it, and in it otherwise."""
-    from learned_objectives import lpg
+    from learned_objectives.lpg import LPG
 
-    if not isinstance(way.world.objective, lpg.LPG):
+    rule = way.world.objective
+    if not isinstance(rule, LPG):
         return None
-    ahead = not lpg.reads_ahead()
-    return way._replace(patched=(("learned_objectives.lpg.reads_ahead", lambda: ahead),))
+    other = replace(rule, read_ahead=not rule.read_ahead)
+    return way._replace(world=replace(way.world, objective=other))
 
 
 def step_by_step(way: Way) -> Way:

@@ -239,12 +239,17 @@ def _mistyped(hint: Any, value: Any) -> str | None:
 def _rule_of(objective: Any) -> tuple[str, dict[str, Any]]:
     """A rule's name and fields, as :func:`make_rule` takes them.
 
+    Without those of ``metadata={"card": False}``, which say how it is computed and not what.
     A rule of a user's own has no name here: it is described by its class, for people only.
     """
     cls = type(objective)
     fields: dict[str, Any] = {}
     if dataclasses.is_dataclass(objective):
-        fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(cls) if f.init}
+        fields = {
+            f.name: getattr(objective, f.name)
+            for f in dataclasses.fields(cls)
+            if f.init and f.metadata.get("card", True)
+        }
     address = f"{cls.__module__}:{cls.__qualname__}"
     for name, (_, known) in RULES.items():
         if known == address:

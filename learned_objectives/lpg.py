@@ -7,7 +7,7 @@ recurrent cell, ``F`` features of the clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import chex
@@ -52,16 +52,6 @@ class LPGHyper(NamedTuple):
     """Rewards are multiplied by this before the objective reads them."""
 
 
-def reads_ahead() -> bool:
-    """Whether U multiplies the inputs of a rollout in one product, before its loop over the steps.
-
-    An accelerator wants few and large products. On a CPU what comes of that product has left the
-    cache when a step needs it: a small product in each step is twice as fast
-    (``benchmarks/README.md``). They agree but for rounding.
-    """
-    return jax.default_backend() != "cpu"
-
-
 @dataclass(frozen=True)
 class LPG:
     r"""The learned policy gradient, blind to time or aware of it.
@@ -97,6 +87,14 @@ class LPG:
     """Let a meta-gradient pass through what U reads of the agent."""
     discount_input: bool = False
     """Show U the discount, as the papers have it and their public code has not."""
+    read_ahead: bool = field(default=False, metadata={"card": False})
+    """Multiply U's inputs of a rollout in one product, before its loop over the steps.
+
+    An accelerator wants few and large products. On a CPU what comes of that product has left the
+    cache when a step needs it: a small product in each step is twice as fast
+    (``benchmarks/README.md``). They agree but for rounding, so no card tells it: who builds a
+    program chooses.
+    """
 
     def __post_init__(self) -> None:
         clocks.check_ends(self.log_ends)
@@ -207,12 +205,11 @@ class LPG:
         def read(rows: Array) -> Array:
             return dense(rows, theta["wx"]) + theta["bx"]
 
-        ahead = reads_ahead()
         carry_on = 1 - cut.astype(x.dtype)[..., None]
 
         def cell(later: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
             x_t, carry_on_t = now
-            read_t = x_t if ahead else read(x_t)
+            read_t = x_t if self.read_ahead else read(x_t)
             h = later * carry_on_t
             recurrent = dense(h, theta["wh"])
             xr, xz, xc = jnp.split(read_t, 3, axis=-1)
@@ -223,7 +220,7 @@ class LPG:
             return h, h
 
         start = jnp.zeros((x.shape[1], self.width), x.dtype)
-        every = read(x) if ahead else x, carry_on
+        every = read(x) if self.read_ahead else x, carry_on
         return jax.lax.scan(cell, start, every, reverse=True)[1]
 
     def update(

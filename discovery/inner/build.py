@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from typing import Any, Literal
 
+import jax
+
 from discovery.config import (
     AgentConfig,
     ConfigError,
@@ -102,8 +104,12 @@ def with_optimizer(objective: Objective, agent: AgentConfig) -> Objective:
 
 
 def _update_fields(agent: AgentConfig) -> dict[str, Any]:
-    """What of an agent's update a program is compiled for, by the names that rules have."""
-    return {"optimizer": agent.optimizer, **_static(agent.update)}
+    """What of an agent's update a program is compiled for, by the names that rules have.
+
+    Rules know no devices: what is faster on those of this process is chosen here.
+    """
+    read_ahead = jax.default_backend() != "cpu"
+    return {"optimizer": agent.optimizer, "read_ahead": read_ahead, **_static(agent.update)}
 
 
 def _static(update: UpdateConfig) -> dict[str, Any]:

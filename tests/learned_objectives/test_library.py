@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from learned_objectives.library import (
     make_rule,
     save,
 )
+from learned_objectives.lpg import LPG
 
 
 class Block(NamedTuple):
@@ -118,6 +120,17 @@ def test_same_objective_same_bytes(saved: Path, toy: Toy, tmp_path: Path) -> Non
     save(tmp_path / "b", toy, toy.init(jax.random.key(1)), {"notes": "told otherwise"})
     first, second = (p / "objective.safetensors" for p in (saved, tmp_path / "b"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_how_a_rule_is_computed_is_on_no_card(tmp_path: Path) -> None:
+    rule = LPG(width=4, predictions=2)
+    theta = rule.init(jax.random.key(1))
+    ahead = dataclasses.replace(rule, read_ahead=True)
+    for name, objective in (("cpu", rule), ("gpu", ahead)):
+        save(tmp_path / name, objective, theta, {"name": "run"})
+    for file in ("objective.safetensors", "card.json"):
+        assert (tmp_path / "cpu" / file).read_bytes() == (tmp_path / "gpu" / file).read_bytes()
+    assert load(tmp_path / "gpu").objective == rule
 
 
 def test_array_file_by_itself_finds_its_card(saved: Path, tmp_path: Path) -> None:

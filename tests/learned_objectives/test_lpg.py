@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from envs.base import EnvSpec
-from learned_objectives import lpg
 from learned_objectives.base import Perturbed, count_parameters
 from learned_objectives.lpg import LPG
 
@@ -367,16 +366,15 @@ def test_continuous_actions_are_refused_in_one_line():
     assert SMALL.unsupported(spec._replace(num_actions=2)) is None
 
 
-def test_inputs_read_ahead_or_in_the_loop_are_the_same(monkeypatch):
+def test_inputs_read_ahead_or_in_the_loop_are_the_same():
     """What an accelerator computes, beside what a CPU does; a gradient too."""
-    rule = LPG(width=8, predictions=3)
-    theta = rule.init(jax.random.key(0))["cell"]
+    theta = LPG(width=8, predictions=3).init(jax.random.key(0))["cell"]
     x = jax.random.normal(jax.random.key(1), (6, 4, theta["wx"].shape[0]))
     cut = jax.random.bernoulli(jax.random.key(2), 0.3, (6, 4))
     products = []
 
     def both(ahead):
-        monkeypatch.setattr(lpg, "reads_ahead", lambda: ahead)
+        rule = LPG(width=8, predictions=3, read_ahead=ahead)
 
         def total(theta):
             return jnp.square(rule._recur(theta, x, cut)).sum()

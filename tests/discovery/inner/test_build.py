@@ -17,6 +17,7 @@ from discovery.inner.build import (
 from learned_objectives.handwritten import A2C, A2CHyper, Random
 from learned_objectives.library import UnknownObjective
 from learned_objectives.lpg import LPG, LPGHyper
+from learned_objectives.scheduled import AnnealedLPG
 
 AGENT = AgentConfig(
     policy_rate=7.0, prediction_rate=3.0, clip=0.25, prediction_weight=0.75, optimizer="adam"
@@ -79,6 +80,17 @@ def test_the_numbers_of_an_update_are_the_agents() -> None:
 def test_the_same_rule_with_another_optimiser() -> None:
     assert with_optimizer(LPG(width=3), AGENT) == LPG(width=3, optimizer="adam")
     assert with_optimizer(Random(), AGENT) == Random()
+
+
+@pytest.mark.parametrize(("backend", "ahead"), [("cpu", False), ("gpu", True), ("tpu", True)])
+def test_how_inputs_are_read_is_chosen_for_the_backend(
+    monkeypatch: pytest.MonkeyPatch, backend: str, ahead: bool
+) -> None:
+    monkeypatch.setattr("jax.default_backend", lambda: backend)
+    assert make_objective(ObjectiveConfig(rule="lpg"), AGENT).read_ahead is ahead
+    loaded = with_optimizer(AnnealedLPG(), AGENT)
+    assert loaded.read_ahead is loaded.plain.read_ahead is ahead
+    assert make_objective(ObjectiveConfig(rule="a2c"), AGENT) == A2C(optimizer="adam")
 
 
 def test_static_keeps_what_shapes_a_program() -> None:
