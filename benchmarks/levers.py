@@ -88,6 +88,16 @@ def _with_rule(way: Way, **changes: Any) -> Way | None:
     return way._replace(world=replace(way.world, objective=_cell()(**given, **changes)))
 
 
+def _with_field(way: Way, name: str, choose: Callable[[Any], Any]) -> Way | None:
+    from learned_objectives.lpg import LPG
+
+    rule = way.world.objective
+    if not isinstance(rule, LPG):
+        return None
+    rule = replace(rule, **{name: choose(rule)})
+    return way._replace(world=replace(way.world, objective=rule))
+
+
 def _cell() -> Any:
     """LPG with its recurrent cell written in another way."""
     import jax
@@ -100,22 +110,14 @@ def _cell() -> Any:
     class Cell(LPG):
         unrolled: int = 1
         """Steps of the loop that are compiled one after another."""
-        half: bool = False
-        """Products of bfloat16, summed in float32."""
 
         def _recur(self, theta: Any, x: Any, cut: Any) -> Any:
-            def product(rows: Any, matrix: Any) -> Any:
-                if not self.half:
-                    return dense(rows, matrix)
-                rows, matrix = rows.astype(jnp.bfloat16), matrix.astype(jnp.bfloat16)
-                return jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
-
             def cell(later: Any, now: Any) -> Any:
                 seen, carry_on = now
                 h = later * carry_on
-                read = product(seen, theta["wx"]) + theta["bx"]
+                read = dense(seen, theta["wx"]) + theta["bx"]
                 xr, xz, xc = jnp.split(read, 3, axis=-1)
-                hr, hz, hc = jnp.split(product(h, theta["wh"]), 3, axis=-1)
+                hr, hz, hc = jnp.split(dense(h, theta["wh"]), 3, axis=-1)
                 reset, keep = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
                 candidate = jnp.tanh(xc + reset * (hc + theta["bh"]))
                 h = (1 - keep) * candidate + keep * h
@@ -131,13 +133,12 @@ def _cell() -> Any:
 
 def read_otherwise(way: Way) -> Way | None:
     """Inputs of the cell multiplied before its loop where they are in it, and in it otherwise."""
-    from learned_objectives.lpg import LPG
+    return _with_field(way, "read_ahead", lambda rule: not rule.read_ahead)
 
-    rule = way.world.objective
-    if not isinstance(rule, LPG):
-        return None
-    other = replace(rule, read_ahead=not rule.read_ahead)
-    return way._replace(world=replace(way.world, objective=other))
+
+def half(way: Way) -> Way | None:
+    """Products of the cell whose factors are bfloat16: what ``--objective.products`` does."""
+    return _with_field(way, "products", lambda rule: "bfloat16")
 
 
 def step_by_step(way: Way) -> Way:
@@ -249,7 +250,7 @@ LEVERS = (
     Lever("one device a core", True, lambda w: w._replace(devices=1)),
     Lever("recurrent loop unrolled by 2", False, lambda w: _with_rule(w, unrolled=2)),
     Lever("recurrent loop unrolled by 5", False, lambda w: _with_rule(w, unrolled=5)),
-    Lever("bfloat16 products in the cell", False, lambda w: _with_rule(w, half=True)),
+    Lever("bfloat16 products in the cell", False, half),
     Lever("values of acting used again", False, acted_values),
 )
 

@@ -86,6 +86,15 @@ _FREE = (
 )
 
 
+def _alike(shapes: Sequence[Any], inside: Sequence[Any], axes: int) -> list[Any]:
+    """Those that have so many axes more than what stands for them inside a loop."""
+    return [
+        shape
+        for shape, part in zip(shapes, inside, strict=True)
+        if len(shape.shape) - len(part.aval.shape) == axes
+    ]
+
+
 def count(jaxpr: Any, trips: int = 0) -> tuple[float, float]:
     """Floating-point operations and bytes of a traced program.
 
@@ -104,10 +113,13 @@ def count(jaxpr: Any, trips: int = 0) -> tuple[float, float]:
         name, params = equation.primitive.name, equation.params
         read, made = ([v.aval for v in vs] for vs in (equation.invars, equation.outvars))
         if name == "scan":
-            inside, carry = count(params["jaxpr"], trips), params["num_carry"]
+            body = getattr(params["jaxpr"], "jaxpr", params["jaxpr"])
+            inside = count(body, trips)
             flops += params["length"] * inside[0]
-            moved += params["length"] * (inside[1] + 2 * _size(made[:carry]))
-            moved += _size(read[params["num_consts"] + carry :]) + _size(made[carry:])
+            # What is carried has the body's shape; what is cut up or stacked, an axis more.
+            carried = _alike(made, body.outvars, 0)
+            moved += params["length"] * (inside[1] + 2 * _size(carried))
+            moved += _size(_alike(read, body.invars, 1)) + _size(_alike(made, body.outvars, 1))
         elif name == "while":
             if not trips:
                 raise ValueError("a while runs its body as often as its data say: give trips")
@@ -217,7 +229,7 @@ def of_life(search: Any, gradient: bool, looked: Callable[[], None] | None = Non
     import jax
     import jax.numpy as jnp
 
-    from discovery.inner.lifetime import collect, learn
+    from discovery.inner.lifetime import collect, learn, next_keys
     from discovery.inner.rollout import episode_return, rollout
     from learned_objectives.base import Time
 
@@ -246,7 +258,7 @@ def of_life(search: Any, gradient: bool, looked: Callable[[], None] | None = Non
         return jax.lax.scan(slope, jnp.zeros(()), jnp.tile(numbers, (rule.epochs, 1)))
 
     def update(theta: Any, one: Any, life: Any, experience: Any) -> Any:
-        learner, report = learn(world, theta, hyper, one.task, life, experience)
+        learner, report = learn(world, theta, hyper, one.task, life, experience, next_keys(life)[1])
         return learner, report.metrics, report.penalties if gradient else ()
 
     def draw(key: Any, shape: tuple[int, ...]) -> Any:
@@ -262,7 +274,7 @@ def of_life(search: Any, gradient: bool, looked: Callable[[], None] | None = Non
 
     return OfLife(
         environment,
-        lambda theta, one, life: collect(world, one.task, life),
+        lambda theta, one, life: collect(world, one.task, life, next_keys(life)[0]),
         objective,
         update,
         evaluation,

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import subprocess
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
 
-from scipy.stats import t
+from discovery.evaluation.statistics import student_interval
 
 ITERATIONS = {"CartPole-v1": 61, "Acrobot-v1": 61, "Breakout-MinAtar": 244}
 """5e5 environment steps, and 2e6."""
@@ -88,6 +90,12 @@ def ours(env: str, iterations: int, seeds: int, rate: float) -> dict[str, Any]:
     }
 
 
+def by_itself(*sizes: Any) -> dict[str, Any]:
+    """The same in a new process, which has compiled nothing yet."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(ours, *sizes).result()
+
+
 def theirs(python: str, env: str, iterations: int, seeds: int, rate: float) -> dict[str, Any]:
     """The same in rejax's own environment."""
     arguments = [env, str(iterations), str(seeds), str(rate)]
@@ -106,7 +114,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, help="by default 61, of Breakout 244")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--repeats", type=int, default=1, help="the median time is told")
+    parser.add_argument("--repeats", type=int, default=1, help="median times are told")
     flags = parser.parse_args()
     print("| environment | whose | return, mean [95 % interval] | steps/s | compile, s |")
     print("|---|---|---|---|---|")
@@ -115,22 +123,20 @@ def main() -> None:
         sizes = env, iterations, flags.seeds, flags.rate
         found: dict[str, list[dict[str, Any]]] = {"Kairos": [], "rejax": []}
         for _ in range(flags.repeats):  # in turns, so that both meet the same noise
-            found["Kairos"].append(ours(*sizes))
+            found["Kairos"].append(ours(*sizes) if flags.repeats == 1 else by_itself(*sizes))
             if flags.rejax:
                 found["rejax"].append(theirs(flags.rejax, *sizes))
         for whose, told in found.items():
             if not told:
                 continue
-            scores = told[0]["scores"]
-            half = 0.0
-            if len(scores) > 1:
-                half = float(t.ppf(0.975, len(scores) - 1)) * stdev(scores) / len(scores) ** 0.5
+            score = student_interval(told[0]["scores"])
             seconds = median(run["seconds"] for run in told)
             speed = flags.seeds * iterations * 64 * 128 / seconds
-            middle = mean(scores)
+            compiling = [run["compile_seconds"] for run in told]
             print(
-                f"| {env} | {whose} | {middle:.2f} [{middle - half:.2f}, {middle + half:.2f}] "
-                f"| {speed:,.0f} | {told[0]['compile_seconds']:.1f} |",
+                f"| {env} | {whose} | {score.estimate:.2f} [{score.low:.2f}, {score.high:.2f}] "
+                f"| {speed:,.0f} "
+                f"| {median(compiling):.1f} ({min(compiling):.1f} - {max(compiling):.1f}) |",
                 flush=True,
             )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 Key: TypeAlias = Array
@@ -24,6 +25,8 @@ Theta: TypeAlias = PyTree
 """What the outer loop searches over: a plain tree of arrays, ``()`` if nothing is learned."""
 Outputs: TypeAlias = Mapping[str, Array]
 """Head name -> what the head puts out, ``[..., D]``."""
+Products: TypeAlias = Literal["float32", "bfloat16"]
+"""What the factors of a matrix product are rounded to; it is added up as its inputs are."""
 
 
 class Time(NamedTuple):
@@ -204,7 +207,11 @@ class Perturbed:
     right: Float[Array, "O R"]
 
 
-def dense(x: Float[Array, "*batch I"], w: Float[Array, "I O"] | Perturbed) -> Array:
+def dense(
+    x: Float[Array, "*batch I"],
+    w: Float[Array, "I O"] | Perturbed,
+    products: Products = "float32",
+) -> Array:
     r"""The product :math:`x W` for a plain or a perturbed matrix.
 
     Every product with theta goes through here, so that a search which perturbs a shared matrix by
@@ -213,9 +220,10 @@ def dense(x: Float[Array, "*batch I"], w: Float[Array, "I O"] | Perturbed) -> Ar
     Args:
       x: inputs, ``[..., I]``.
       w: a matrix ``[I, O]``, or its :class:`Perturbed` form.
+      products: ``bfloat16`` rounds both factors to eight bits first, where they are float32.
 
     Returns:
-      ``[..., O]``.
+      ``[..., O]``, of the kind of ``x``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -225,7 +233,12 @@ def dense(x: Float[Array, "*batch I"], w: Float[Array, "I O"] | Perturbed) -> Ar
       [4.0, 5.0]
     """
     if isinstance(w, Perturbed):
-        return x @ w.mean + (x @ w.left) @ w.right.T
+        within = dense(x, w.left, products)
+        return dense(x, w.mean, products) + dense(within, w.right.T, products)
+    if products == "bfloat16":
+        # Not `precision`, by which a CPU multiplies in float32 all the same.
+        rounded = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+        return jnp.matmul(*rounded, preferred_element_type=x.dtype)
     return x @ w
 
 

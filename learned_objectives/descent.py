@@ -41,7 +41,8 @@ def clip(tree: PyTree, limit: Rate) -> PyTree:
     r"""Scale a tree to norm ``limit`` where its norm is above: :math:`g \min(1, c/\|g\|)`."""
     size = norm(tree)
     scale = jnp.where(size > limit, limit / jnp.where(size > limit, size, 1), 1)
-    return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), tree)
+    flat, unravel = ravel_pytree(tree)
+    return unravel(flat * scale.astype(flat.dtype))
 
 
 def init(kind: Kind, params: PyTree) -> PyTree:

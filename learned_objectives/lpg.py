@@ -25,6 +25,7 @@ from learned_objectives.base import (
     Learner,
     Network,
     Outputs,
+    Products,
     Report,
     Spec,
     Theta,
@@ -87,6 +88,8 @@ class LPG:
     """Let a meta-gradient pass through what U reads of the agent."""
     discount_input: bool = False
     """Show U the discount, as the papers have it and their public code has not."""
+    products: Products = "float32"
+    """Of the recurrent cell: ``bfloat16`` is faster where it is wide, and rounds to eight bits."""
     read_ahead: bool = field(default=False, metadata={"card": False})
     """Multiply U's inputs of a rollout in one product, before its loop over the steps.
 
@@ -203,7 +206,7 @@ class LPG:
         """The gated recurrent unit, last step first; nothing is carried over an ending."""
 
         def read(rows: Array) -> Array:
-            return dense(rows, theta["wx"]) + theta["bx"]
+            return dense(rows, theta["wx"], self.products) + theta["bx"]
 
         carry_on = 1 - cut.astype(x.dtype)[..., None]
 
@@ -211,7 +214,7 @@ class LPG:
             x_t, carry_on_t = now
             read_t = x_t if self.read_ahead else read(x_t)
             h = later * carry_on_t
-            recurrent = dense(h, theta["wh"])
+            recurrent = dense(h, theta["wh"], self.products)
             xr, xz, xc = jnp.split(read_t, 3, axis=-1)
             hr, hz, hc = jnp.split(recurrent, 3, axis=-1)
             reset, keep = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)

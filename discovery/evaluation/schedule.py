@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Shaped
 from discovery.evaluation.clock_use import GROUP
 from discovery.evaluation.slopes import REACH, shares
 from discovery.evaluation.slopes import ages as ages_of
-from discovery.inner.lifetime import Life, Task, World, birth, collect, grow
+from discovery.inner.lifetime import Life, Task, World, birth, collect, grow, next_keys
 from learned_objectives import descent
 from learned_objectives.base import Time
 from learned_objectives.clock import BASE_STEPS
@@ -130,9 +130,9 @@ def _mover(world: World) -> Callable[..., tuple[Array, Array]]:
                     lambda life: grow(world, theta, hyper, task, life)[0],
                     life,
                 )
-                experience = collect(world, task, life)[1]
+                act_key, update_key = next_keys(life)
+                experience = collect(world, task, life, act_key)[1]
                 old = world.network.unroll(life.learner.params, experience)[0]
-                _, update_key = jax.random.split(jax.random.fold_in(life.key, life.n))
 
                 def change(share: Array) -> tuple[Array, Array]:
                     learner, _ = world.objective.update(

@@ -83,6 +83,7 @@ def make_objective(config: ObjectiveConfig, agent: AgentConfig) -> Objective:
         "clock": config.clock,
         "log_ends": config.log_ends,
         "discount_input": config.discount_input,
+        "products": config.products,
         "ppo_term": config.ppo_term,
         **_update_fields(agent),
     }

@@ -166,9 +166,11 @@ def make_cohort(
         def live_one(life: Lives) -> Outcome:
             return one(source, hyper, measure, life)
 
+        if at_once == 1:  # a loop that is not batched keeps nothing of a life that has ended
+            return jax.lax.map(live_one, mine)
         if at_once >= group:
             return jax.vmap(live_one)(mine)
-        return jax.lax.map(live_one, mine, batch_size=at_once if at_once > 1 else None)
+        return jax.lax.map(live_one, mine, batch_size=at_once)
 
     def share(source: PyTree, hyper: Any, measure: Measure, count: Array, mine: Lives) -> Outcome:
         """The groups of one device, ``[groups, group]``, one after another."""

@@ -119,13 +119,19 @@ def birth(world: World, theta: PyTree, hyper: Any, task: Task, key: Key) -> Life
     )
 
 
-def collect(world: World, task: Task, life: Life) -> tuple[Life, Experience]:
+def next_keys(life: Life) -> tuple[Key, Key]:
+    """Of a life's next update: for its rollout, and for what the objective makes of it."""
+    # Asked for once: a compiler does not see that two loops of a generator are the same.
+    act_key, update_key = jax.random.split(jax.random.fold_in(life.key, life.n))
+    return act_key, update_key
+
+
+def collect(world: World, task: Task, life: Life, key: Key) -> tuple[Life, Experience]:
     """A rollout; of the life, only its environments and its statistics go on.
 
     What is seen is scaled by the statistics of before the rollout, for acting and for learning.
     Constants for whoever differentiates: no gradient passes through what was done and seen.
     """
-    act_key, _ = jax.random.split(jax.random.fold_in(life.key, life.n))
     seen = rollout(
         world.env,
         world.network,
@@ -133,7 +139,7 @@ def collect(world: World, task: Task, life: Life) -> tuple[Life, Experience]:
         task.level,
         life.observation,
         life.state,
-        act_key,
+        key,
         world.steps,
         life.scaling,
     )
@@ -147,10 +153,15 @@ def collect(world: World, task: Task, life: Life) -> tuple[Life, Experience]:
 
 
 def learn(
-    world: World, theta: PyTree, hyper: Any, task: Task, life: Life, experience: Experience
+    world: World,
+    theta: PyTree,
+    hyper: Any,
+    task: Task,
+    life: Life,
+    experience: Experience,
+    key: Key,
 ) -> tuple[Learner, Report]:
     """What the objective makes of a rollout: update ``n + 1`` of the life."""
-    _, update_key = jax.random.split(jax.random.fold_in(life.key, life.n))
     unit = jnp.asarray(world.environments * world.steps / BASE_STEPS, jnp.float32)
     return world.objective.update(
         theta,
@@ -159,7 +170,7 @@ def learn(
         life.learner,
         experience,
         Time(n=life.n, N=task.horizon, unit=unit),
-        update_key,
+        key,
     )
 
 
@@ -167,8 +178,9 @@ def grow(
     world: World, theta: PyTree, hyper: Any, task: Task, life: Life
 ) -> tuple[Life, Experience, Report]:
     """One update, whatever the horizon: a rollout, then what the objective makes of it."""
-    after, experience = collect(world, task, life)
-    learner, report = learn(world, theta, hyper, task, life, experience)
+    act_key, update_key = next_keys(life)
+    after, experience = collect(world, task, life, act_key)
+    learner, report = learn(world, theta, hyper, task, life, experience, update_key)
     return after._replace(learner=learner, n=life.n + 1), experience, report
 
 

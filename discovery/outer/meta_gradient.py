@@ -47,6 +47,7 @@ from discovery.inner.lifetime import (
     collect,
     is_finite,
     learn,
+    next_keys,
     where,
 )
 from discovery.outer.evolution import at_rate, fresh_adam, outer_adam, strongly_typed
@@ -229,8 +230,8 @@ def window(
     life, state = where(agent.ended, new, (agent.life, agent.critic))
     task, until = where(agent.ended, (newborn.task, newborn.until), (agent.task, agent.until))
 
-    def after_update(theta: Theta, life: Life, experience: Experience) -> Any:
-        learner, report = learn(world, theta, hyper, task, life, experience)
+    def after_update(theta: Theta, life: Life, experience: Experience, key: Key) -> Any:
+        learner, report = learn(world, theta, hyper, task, life, experience, key)
         outputs, _ = world.network.unroll(learner.params, experience)
         terms = {"entropy": world.network.entropy(outputs).mean(), **report.penalties}
         if "prediction" in outputs:
@@ -244,14 +245,15 @@ def window(
     def step(carry: tuple[Life, Critic], _: None) -> tuple[tuple[Life, Critic], Any]:
         life, state = carry
         alive = life.n < until
-        after, experience = collect(world, task, life)
+        act_key, update_key = next_keys(life)
+        after, experience = collect(world, task, life, act_key)
         advantage, target = assess(critic, state.params, experience, weights)
         made = jnp.zeros(())
         if each:
             # The agent of the update before this rollout; of none at birth.
             made = credit(world.network, life.learner.params, experience, advantage)
             made = jnp.where(life.n > 0, made, 0)
-        learner, terms = update_once(theta, life, experience)
+        learner, terms = update_once(theta, life, experience, update_key)
         trained, error = train_critic(kind, critic, state, experience, target, weights)
         share = life.n / task.horizon
         terms["decayed_entropy"] = terms["entropy"] * (1 - weights.entropy_decay * share)
@@ -265,12 +267,12 @@ def window(
     lived = alive.sum()
     mean = {name: values.sum() / lived for name, values in told.items()}
 
-    after, experience = collect(world, task, life._replace(key=jax.random.fold_in(life.key, _LAST)))
+    act_key, _ = next_keys(life._replace(key=jax.random.fold_in(life.key, _LAST)))
+    after, experience = collect(world, task, life, act_key)
     advantage, target = assess(critic, state.params, experience, weights)
     last = credit(world.network, life.learner.params, experience, advantage)
     state, _ = train_critic(kind, critic, state, experience, target, weights)
-    # Its learner, updates and key are those of before.
-    life = after._replace(key=life.key)
+    life = after  # its learner and its updates are those of before
 
     # After N updates N agents were credited: those of the updates 1 to N.
     credited = (told["credit"].sum() + last) / lived if each else last

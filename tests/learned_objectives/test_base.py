@@ -44,6 +44,24 @@ def test_a_perturbed_product_is_the_product_with_the_sum():
     np.testing.assert_allclose(dense(x, mean), np.asarray(x) @ np.asarray(mean), rtol=1e-5)
 
 
+def test_products_of_bfloat16_round_their_factors_and_not_their_sums():
+    x = jax.random.normal(jax.random.key(0), (5, 300))
+    w = jax.random.normal(jax.random.key(1), (300, 4))
+    rounded = [np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x, w)]
+    found = dense(x, w, "bfloat16")
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, rounded[0] @ rounded[1], rtol=1e-4, atol=1e-4)
+    assert np.abs(found - dense(x, w)).max() > 1e-2
+    left, right = jnp.ones((300, 1)), jnp.ones((4, 1))
+    whole = dense(x, w + left @ right.T)
+    np.testing.assert_allclose(
+        dense(x, Perturbed(w, left, right), "bfloat16"), whole, rtol=0.05, atol=0.5
+    )
+    slope = jax.grad(lambda w: dense(x, w, "bfloat16").sum())(w)
+    assert slope.dtype == jnp.float32
+    np.testing.assert_allclose(slope, jnp.tile(x.sum(0)[:, None], (1, 4)), rtol=0.05, atol=0.2)
+
+
 def test_count_parameters():
     assert count_parameters({"w": jnp.zeros((2, 3)), "b": jnp.zeros(()), "none": ()}) == 7
     assert count_parameters(()) == 0

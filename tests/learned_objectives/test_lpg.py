@@ -366,6 +366,26 @@ def test_continuous_actions_are_refused_in_one_line():
     assert SMALL.unsupported(spec._replace(num_actions=2)) is None
 
 
+def test_a_cell_of_bfloat16_products_says_nearly_the_same():
+    theta = LPG(width=8, predictions=3).init(jax.random.key(0))["cell"]
+    x = jax.random.normal(jax.random.key(1), (6, 4, theta["wx"].shape[0]))
+    cut = jnp.zeros((6, 4))
+
+    def both(theta, **fields):
+        rule = LPG(width=8, predictions=3, **fields)
+        return rule._recur(theta, x, cut), jax.grad(lambda t: rule._recur(t, x, cut).sum())(theta)
+
+    exact, rounded = both(theta), both(theta, products="bfloat16")
+    ahead = both(theta, products="bfloat16", read_ahead=True)
+    for ours, theirs in zip(*map(jax.tree.leaves, (exact, rounded)), strict=True):
+        assert ours.dtype == theirs.dtype == jnp.float32
+        np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=0.05)
+    assert np.abs(exact[0] - rounded[0]).max() > 1e-4
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2), rounded, ahead
+    )
+
+
 def test_inputs_read_ahead_or_in_the_loop_are_the_same():
     """What an accelerator computes, beside what a CPU does; a gradient too."""
     theta = LPG(width=8, predictions=3).init(jax.random.key(0))["cell"]

@@ -1,5 +1,6 @@
 """From a configuration to what a life is made of."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def test_an_objective_has_the_fields_of_its_configuration() -> None:
     config = ObjectiveConfig(rule="lpg", clock="elapsed", width=5, predictions=3, embedding=2)
     expected = LPG(width=5, predictions=3, embedding=2, clock="elapsed", optimizer="adam")
     assert make_objective(config, AGENT) == expected
+    rounded = dataclasses.replace(config, products="bfloat16")
+    assert make_objective(rounded, AGENT) == dataclasses.replace(expected, products="bfloat16")
     assert make_objective(ObjectiveConfig(rule="a2c"), AGENT) == A2C(optimizer="adam")
     assert make_objective(ObjectiveConfig(rule="random"), AGENT) == Random()
 

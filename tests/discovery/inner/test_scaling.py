@@ -25,7 +25,16 @@ from discovery.config import (
 )
 from discovery.inner.agent import make_network
 from discovery.inner.build import make_hyper, make_world, static
-from discovery.inner.lifetime import Life, Measure, Task, advance, birth, collect, live
+from discovery.inner.lifetime import (
+    Life,
+    Measure,
+    Task,
+    advance,
+    birth,
+    collect,
+    live,
+    next_keys,
+)
 from discovery.inner.rollout import episode_return
 from discovery.inner.scaling import OFF, Moments, Scales, begin, deviation, merge, renew, scale, see
 from envs.base import Environment, EnvSpec, Transition
@@ -186,8 +195,8 @@ def test_an_agent_acts_and_learns_by_the_statistics_of_before(pendulum):
     world, hyper, task = pendulum
     begin_ = jax.jit(lambda key: birth(world, (), hyper, task, key))
     go_on = jax.jit(lambda life: advance(world, (), hyper, task, life))
-    look = jax.jit(lambda life: collect(world, task, life))
-    bare = jax.jit(lambda life: collect(world, task, life._replace(scaling=())))
+    look = jax.jit(lambda life: collect(world, task, life, next_keys(life)[0]))
+    bare = jax.jit(lambda life: collect(world, task, life._replace(scaling=()), next_keys(life)[0]))
     again = jax.jit(lambda params, seen: world.network.unroll(params, seen)[0])
 
     born = begin_(jax.random.key(1))

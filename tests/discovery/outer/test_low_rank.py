@@ -603,8 +603,8 @@ def test_a_rule_that_takes_matrices_otherwise_is_refused(searched: Any, low: Con
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    source = Path(__file__).parents[3] / "benchmarks" / "low_rank.py"
-    spec = importlib.util.spec_from_file_location("benchmark_low_rank", source)
+    source = Path(__file__).parents[3] / "benchmarks" / "searches.py"
+    spec = importlib.util.spec_from_file_location("benchmark_searches", source)
     assert spec and spec.loader
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
@@ -627,7 +627,7 @@ def test_the_benchmark_has_a_row_for_each_rank(
     told = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("seed 7, rank 1, generation ") for line in told) == 2
     *_, titles, _, full, low = told
-    assert titles.startswith("| noise | score, generation 1 | minus the first | score, gen")
+    assert titles.startswith("| how | score, generation 1 | minus the first | score, gen")
     assert (full[:14], low[:10]) == ("| full noise |", "| rank 1 |")
     for row in (full, low):
         after_1, less_1, after_2, less_2, speed, ratio = row.split(" | ")[1:]

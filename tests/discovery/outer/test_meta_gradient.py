@@ -27,7 +27,7 @@ from discovery.config import (
 )
 from discovery.inner.agent import make_network
 from discovery.inner.build import make_hyper, make_objective, make_world
-from discovery.inner.lifetime import Life, Task, World, collect, learn
+from discovery.inner.lifetime import Life, Task, World, collect, learn, next_keys
 from discovery.outer import meta_gradient as module
 from discovery.outer.evolution import fresh_adam, strongly_typed
 from discovery.outer.meta_gradient import (
@@ -47,7 +47,7 @@ from discovery.outer.meta_gradient import (
 from discovery.outer.persistent import Agents, Newborn, draw_births
 from discovery.outer.search import Search, SearchState, beginning, make_search
 from learned_objectives import descent
-from learned_objectives.base import Experience, Learner, Network, Theta, Time
+from learned_objectives.base import Experience, Key, Learner, Network, Theta, Time
 from learned_objectives.lpg import LPG
 
 Listen = Callable[[], AbstractContextManager[list[str]]]
@@ -228,9 +228,10 @@ def one_update(kind: descent.Kind) -> Any:
 
     @jax.jit
     def update(theta: Theta, hyper: Any, weights: Weights, task: Task, life: Life, state: Critic):
-        after, experience = collect(world, task, life)
+        act_key, update_key = next_keys(life)
+        after, experience = collect(world, task, life, act_key)
         advantage, target = assess(critic, state.params, experience, weights)
-        learner, report = learn(world, theta, hyper, task, life, experience)
+        learner, report = learn(world, theta, hyper, task, life, experience, update_key)
         trained, _ = train_critic(kind, critic, state, experience, target, weights)
         kept = {"params": life.learner.params, "advantage": advantage, "target": target}
         after = after._replace(learner=learner, n=life.n + 1)
@@ -320,7 +321,7 @@ def replayed(kind: descent.Kind, each: bool) -> Any:
 
     @jax.jit
     def values(thetas: Array, hyper: Any, weights: Weights, agent: Agents, record: Experience):
-        def told(world: World, task: Task, life: Life) -> tuple[Life, Experience]:
+        def told(world: World, task: Task, life: Life, key: Key) -> tuple[Life, Experience]:
             return life, at(record, life.n - agent.life.n)
 
         def assessed(critic: Network, params: Any, experience: Experience, weights: Weights):
