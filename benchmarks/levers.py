@@ -137,7 +137,7 @@ def read_otherwise(way: Way) -> Way | None:
 
 
 def half(way: Way) -> Way | None:
-    """Products of the cell whose factors are bfloat16: what ``--objective.products`` does."""
+    """Products of the cell whose factors are bfloat16: what ``--products`` does."""
     return _with_field(way, "products", lambda rule: "bfloat16")
 
 
