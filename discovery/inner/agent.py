@@ -52,8 +52,8 @@ def _product(rows: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     """``[N, I], [I, O] -> [N, O]``, as a batch of one product.
 
     The same numbers. But the gradient for the kernel contracts both factors over their first axis,
-    which XLA does for a CPU at half the speed of a product of copies turned round; of a batch it
-    makes the copies (jaxlib 0.10.2, ``benchmarks/README.md``).
+    which XLA does for a CPU more slowly than a product of copies turned round; of a batch it makes
+    the copies (jaxlib 0.10.2, ``benchmarks/README.md``).
     """
     batch = rows[None, None], kernel[None]
     return jax.lax.dot_general(*batch, (((3,), (1,)), ((0,), (0,))))[0, 0]

@@ -56,8 +56,8 @@ def draw(
         numbers = jax.random.normal(key, (ends[-1],), jnp.float32)
     else:
         # In a layer with one input a number has the variance 1.
-        initializers = nn.initializers.lecun_normal(), nn.initializers.lecun_uniform()
-        numbers = initializers[kind == "lecun_uniform"](key, (1, ends[-1]), jnp.float32)[0]
+        initialise = getattr(nn.initializers, kind)()
+        numbers = initialise(key, (1, ends[-1]), jnp.float32)[0]
     parts = jnp.split(numbers, ends[:-1])
     if kind == "orthogonal":
         found = _orthogonal(parts, flat)
